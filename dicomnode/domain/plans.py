@@ -1,0 +1,86 @@
+"""What travels between the roles and the analysis: the plan in, the result instances out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from dicomnode.domain.identifiers import InstanceUID, SeriesUID, SOPClassUID, TransferSyntaxUID
+
+SEG = "seg"
+SR = "sr"
+DEFAULT_SERIES_NUMBER_BASE = 99000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predecessor:
+    """The report that a new one replaces (TID 1500, Predecessor Documents Sequence)."""
+
+    study_uid: str
+    series_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that decides the content of a result besides the source bytes and the model's weights.
+
+    Equal source, weights and plan give equal bytes.
+    """
+
+    job_id: str
+    """Of the ledger; not written into the results, so that a re-run is byte-identical."""
+    model_id: str
+    """Of the model card."""
+    analysed_at: datetime
+    """UTC, when the (series, model, generation) was first taken up; content date and time."""
+    station_name: str = "DICOMNODE"
+    """AE title of the node."""
+    generation: int = 1
+    """Of the (series, model) analysis; greater after a late slice."""
+    identity_revision: int = 0
+    """Of the study; greater after a correction of the patient's identity."""
+    series_number_base: int = DEFAULT_SERIES_NUMBER_BASE
+    total_in_series: int | None = None
+    """Instances the series has in all, where only a part of it is analysed."""
+    predecessor: Predecessor | None = None
+    model_folders: tuple[str, ...] = ()
+    """Folders with model cards beside the bundled ones."""
+    device: str = "cpu"
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultInstance:
+    """One encoded DICOM instance, ready to be stored and sent as it is."""
+
+    kind: str
+    """SEG or SR."""
+    sop_class_uid: SOPClassUID
+    sop_instance_uid: InstanceUID
+    series_uid: SeriesUID
+    transfer_syntax_uid: TransferSyntaxUID
+    data: bytes = field(repr=False)
+    """Whole DICOM file: preamble, file meta information, data set."""
+    summary: dict[str, int | float | str]
+    """For people: SEG {segments, frames}; SR {measurement_groups}."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """What one analysis gives: the result set, and the label map it was made from."""
+
+    results: tuple[ResultInstance, ...]
+    """In the order in which a destination gets them: SEG first, SR last."""
+    label_map: bytes = field(repr=False)
+    """uint8 [slice, row, column] on the source grid in NumPy's .npz (key `labels`), zip-deflated,
+    with `sop_instance_uids` [slice] beside it; read with allow_pickle=False."""
+    label_map_digest: str
+    """sha256 of the label array's bytes in C order, hexadecimal."""
+    demonstration: bool
+    """The model is for demonstration: results may go to loopback destinations only."""
+    findings: tuple[str, ...] = ()
+    """Sentences for the status page, e.g. what part of the series was left out."""
+    timings: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage: decode, zoom_in, predict, zoom_back, measure, encode."""
