@@ -1,6 +1,6 @@
 """What names a thing: UIDs with their types, their validation, and the UIDs this node derives.
 
-A UID that came from a peer is hostile until `parse_uid` has seen it; only then may it name a folder.
+A UID that came from a peer is hostile until `parse_uid` has seen it; only then it names a folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LENIENT_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 MAX_UID_LENGTH = 64
 
 
-class InvalidUID(ValueError):
+class InvalidUIDError(ValueError):
     """The text is not a UID of PS3.5 section 9 (digits and dots, at most 64 characters)."""
 
 
@@ -34,13 +34,13 @@ def parse_uid(text: str) -> str:
     as names, so they pass; anything but digits and single dots does not.
 
     Raises:
-        InvalidUID: too long, or other characters than digits and single dots.
+        InvalidUIDError: too long, or other characters than digits and single dots.
     """
     uid = text.rstrip(" \0")
     if len(uid) > MAX_UID_LENGTH:
-        raise InvalidUID(f"UID of {len(uid)} characters, at most {MAX_UID_LENGTH} are allowed")
+        raise InvalidUIDError(f"UID of {len(uid)} characters, at most {MAX_UID_LENGTH} are allowed")
     if not _LENIENT_UID.fullmatch(uid):
-        raise InvalidUID("UID is empty or has characters other than digits and single dots")
+        raise InvalidUIDError("UID is empty or has characters other than digits and single dots")
     return uid
 
 

@@ -1,0 +1,128 @@
+"""Facts that the roles hand to one another. Frozen, keyword-only, one line of meaning a field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from dicomnode.domain.identifiers import (
+    InstanceUID,
+    PatientKey,
+    SeriesUID,
+    SOPClassUID,
+    StudyUID,
+    TransferSyntaxUID,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What admission and the rules need of an instance, read without decoding it."""
+
+    study_uid: StudyUID
+    series_uid: SeriesUID
+    sop_instance_uid: InstanceUID
+    sop_class_uid: SOPClassUID
+    transfer_syntax_uid: TransferSyntaxUID
+    patient_key: PatientKey
+    """Keyed hash of Patient ID and issuer."""
+    identity_digest: str
+    """Keyed hash of Patient ID, issuer, name, birth date and accession number."""
+    pixel_digest: str
+    """sha256 of the pixel data as encoded; of nothing where there are none."""
+    geometry_digest: str
+    """sha256 of what places and scales the pixels, independent of the encoding."""
+    modality: str
+    series_number: int | None
+    series_description: str
+    body_part: str
+    slice_thickness_mm: float | None
+    made_by_this_software: bool
+    """Contributing Equipment names dicomnode: one of our results, routed back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredInstance:
+    """What the ledger knows of an instance that has come before."""
+
+    study_uid: StudyUID
+    digest: str
+    """sha256 of the data set as it came."""
+    pixel_digest: str
+    geometry_digest: str
+    identity_digest: str
+    transfer_syntax_uid: TransferSyntaxUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesFacts:
+    """What the rules look at."""
+
+    modality: str
+    sop_class_uids: tuple[str, ...]
+    body_part: str
+    description: str
+    slice_thickness_mm: float | None
+    instances: int
+    calling_aes: tuple[str, ...]
+    """AE titles the series came from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesQuiet:
+    """When a series last grew (UTC)."""
+
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A leased analysis: the (series, model, generation), and the attempt that fences it."""
+
+    id: int
+    attempt: int
+    study_id: int
+    series_id: int
+    study_uid: StudyUID
+    series_uid: SeriesUID
+    model_id: str
+    generation: int
+    identity_revision: int
+    destinations: tuple[str, ...]
+    analysed_at: datetime
+    paths: tuple[str, ...]
+    """Of the instances, relative to the spool."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredResult:
+    """A result instance whose bytes are in the spool."""
+
+    kind: str
+    position: int
+    """Order in which a destination gets it."""
+    sop_class_uid: SOPClassUID
+    sop_instance_uid: InstanceUID
+    series_uid: SeriesUID
+    transfer_syntax_uid: TransferSyntaxUID
+    path: str
+    """Relative to the spool."""
+    digest: str
+    size: int
+    summary: dict[str, int | float | str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One result instance on its way to one destination."""
+
+    id: int
+    attempt: int
+    job_id: int
+    study_id: int
+    destination: str
+    kind: str
+    sop_class_uid: SOPClassUID
+    sop_instance_uid: InstanceUID
+    transfer_syntax_uid: TransferSyntaxUID
+    path: str

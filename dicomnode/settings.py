@@ -1,0 +1,318 @@
+"""YAML -> frozen Settings. Every fault is told with file, line, key and what was expected.
+
+PyYAML is imported here and in inference/catalog.py only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Hashable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dicomnode.domain.assembly import AssemblyPolicy
+from dicomnode.domain.outcomes import Backoff
+from dicomnode.domain.routing import Rule
+from dicomnode.errors import SettingsError
+
+ENVIRONMENT = "DICOMNODE_CONFIG"
+DEFAULT_NAME = "dicomnode.yaml"
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+def _ae_title(text: str) -> str:
+    """PS3.5 6.2, value representation AE: 1 to 16 characters, no backslash, no control."""
+    title = text.strip(" ")
+    if not re.fullmatch(r"[\x20-\x5b\x5d-\x7e]{1,16}", title):
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return title
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Node(_Section):
+    """This Application Entity."""
+
+    ae_title: str = "DICOMNODE"
+    id: Name = Field(default_factory=lambda: re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname()))
+    bind: str = "127.0.0.1"
+    port: Port = 11112
+
+    check_ae_title = field_validator("ae_title")(_ae_title)
+
+
+class Peer(_Section):
+    """Another Application Entity."""
+
+    ae_title: str
+    host: str
+    port: Port | None = None
+    accept: bool = False
+    """It may send to this node."""
+
+    check_ae_title = field_validator("ae_title")(_ae_title)
+
+
+class Destination(_Section):
+    """Where results go."""
+
+    peer: Name
+    profile: Literal["pacs"] = "pacs"
+    allow_demo: bool = False
+    """Results of demonstration models may go there although it is not this machine."""
+
+
+class Work(_Section):
+    """The analysis."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")] = "auto"
+    threads: Annotated[int, Field(ge=1, le=512)] | None = None
+    lease_seconds: Annotated[float, Field(ge=2, le=3600)] = 60.0
+    timeout_seconds: Annotated[float, Field(ge=1)] = 7200.0
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    jobs_per_process: Annotated[int, Field(ge=1)] = 50
+    model_folders: tuple[Path, ...] = ()
+
+
+class Send(_Section):
+    """The deliveries."""
+
+    retry: Backoff = Backoff()
+    give_up_after_days: Annotated[float, Field(gt=0)] = 14.0
+    timeout_seconds: Annotated[float, Field(ge=1)] = 60.0
+
+
+class Storage(_Section):
+    """Where bytes and facts are kept."""
+
+    folder: Path | None = None
+    ledger: str | None = None
+    patient_key_file: Path | None = None
+
+
+class Limits(_Section):
+    """What the receiver takes at most."""
+
+    max_associations: Annotated[int, Field(ge=1, le=500)] = 50
+    max_pdu_bytes: Annotated[int, Field(ge=4096, le=1048576)] = 131072
+    association_timeout_seconds: Annotated[float, Field(ge=1)] = 60.0
+    min_free_bytes: Annotated[int, Field(ge=0)] = 2_000_000_000
+
+
+class Settings(_Section):
+    """All that the configuration says."""
+
+    node: Node = Node()
+    peers: dict[Name, Peer] = {}
+    destinations: dict[Name, Destination] = {}
+    assembly: AssemblyPolicy = AssemblyPolicy()
+    rules: tuple[Rule, ...] = ()
+    work: Work = Work()
+    send: Send = Send()
+    storage: Storage = Storage()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        for name, destination in self.destinations.items():
+            peer = self.peers.get(destination.peer)
+            if peer is None:
+                raise ValueError(
+                    f"@destinations.{name}.peer: no peer is named {destination.peer!r}"
+                    f" (peers: {', '.join(self.peers) or 'none'})"
+                )
+            if peer.port is None:
+                raise ValueError(
+                    f"@peers.{destination.peer}: needs a port, because destination {name!r} uses it"
+                )
+        for index, rule in enumerate(self.rules):
+            for position, wanted in enumerate(rule.destinations):
+                if wanted not in self.destinations:
+                    raise ValueError(
+                        f"@rules.{index}.destinations.{position}: no destination is named"
+                        f" {wanted!r} (destinations: {', '.join(self.destinations) or 'none'})"
+                    )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where everything is kept that the configuration gives no other place."""
+        if self.storage.folder is not None:
+            return self.storage.folder
+        state = os.environ.get("STATE_DIRECTORY")
+        return Path(state) if state else Path.home() / ".local" / "state" / "dicomnode"
+
+    @property
+    def spool_folder(self) -> Path:
+        return self.folder / "spool"
+
+    @property
+    def ledger_url(self) -> str:
+        return self.storage.ledger or f"sqlite:///{self.folder / 'ledger.sqlite'}"
+
+    @property
+    def patient_key_file(self) -> Path:
+        return self.storage.patient_key_file or self.folder / "patient.key"
+
+    def peer_of(self, destination: str) -> Peer:
+        """Return the peer that stands behind a destination."""
+        return self.peers[self.destinations[destination].peer]
+
+
+SECTIONS = frozenset(Settings.model_fields)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping: one of the two would be lost silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def find_config(given: Path | None) -> Path:
+    """Return the configuration file: as given, by DICOMNODE_CONFIG, or the one in the package."""
+    if given is not None:
+        return given
+    named = os.environ.get(ENVIRONMENT)
+    if named:
+        return Path(named)
+    return Path(str(resources.files("dicomnode").joinpath(DEFAULT_NAME)))
+
+
+def load(given: Path | None = None) -> Settings:
+    """Read and validate a configuration.
+
+    Raises:
+        SettingsError: with one line a fault: `file:line: key: what was expected`.
+    """
+    path = find_config(given)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from error
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Settings:
+    """Validate the YAML in `text`; `path` is named in faults and is what places are relative to."""
+    try:
+        loader = _UniqueKeyLoader(text)
+        try:
+            root = loader.get_single_node()
+            data = {} if root is None else loader.construct_document(root)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SettingsError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path}:1: expected keys such as `node:` and `peers:`")
+    # A section whose every line is a comment is an empty section.
+    data = {key: value for key, value in data.items() if value is not None or key not in SECTIONS}
+    try:
+        settings = Settings.model_validate(data)
+    except ValidationError as error:
+        faults = [_fault(path, root, item) for item in error.errors(include_url=False)]
+        raise SettingsError("\n".join(faults)) from error
+    return _place(settings, path.resolve().parent)
+
+
+def _fault(path: Path, root: yaml.Node | None, item: Any) -> str:
+    location = tuple(str(part) for part in item["loc"])
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if message.startswith("@"):
+        key, message = message[1:].split(": ", 1)
+        location = tuple(key.split("."))
+    location = tuple(part for part in location if not part.startswith("function-"))
+    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        message = f"unknown key; known here: {', '.join(_known_keys(location[:-1]))}"
+    elif item["type"] == "missing":
+        message = "is missing"
+    elif "input" in item and not isinstance(item["input"], (dict, list, tuple)):
+        message = f"{message} (found {item['input']!r})" if "found" not in message else message
+    line = _line(root, location)
+    return f"{path}:{line}: {'.'.join(location) or '(all)'}: {message}"
+
+
+def _line(root: yaml.Node | None, location: tuple[str, ...]) -> int:
+    """Return the line (from 1) of the deepest node on the way to `location`."""
+    node, line = root, 1
+    for part in location:
+        following: yaml.Node | None = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == part:
+                    line, following = key.start_mark.line + 1, value
+        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
+            following = node.value[int(part)]
+            line = following.start_mark.line + 1
+        if following is None:
+            break
+        node = following
+    return line
+
+
+def _known_keys(location: tuple[str, ...]) -> list[str]:
+    schema = Settings.model_json_schema()
+    definitions = schema.get("$defs", {})
+
+    def resolve(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if "$ref" in part:
+            yield from resolve(definitions[part["$ref"].rsplit("/", 1)[1]])
+        for option in part.get("anyOf", []):
+            yield from resolve(option)
+        yield part
+
+    here = schema
+    for name in location:
+        steps = [
+            step
+            for option in resolve(here)
+            for step in (
+                option.get("properties", {}).get(name),
+                option.get("items") if name.isdigit() else None,
+                option.get("additionalProperties"),
+                *(option.get("patternProperties", {}).values()),
+            )
+            if isinstance(step, dict)
+        ]
+        if not steps:
+            return []
+        here = steps[0]
+    return sorted({key for option in resolve(here) for key in option.get("properties", {})})
+
+
+def _place(settings: Settings, base: Path) -> Settings:
+    """Make relative places relative to the configuration file's folder."""
+
+    def absolute(path: Path | None) -> Path | None:
+        return None if path is None else base / path.expanduser()
+
+    storage = settings.storage.model_copy(
+        update={
+            "folder": absolute(settings.storage.folder),
+            "patient_key_file": absolute(settings.storage.patient_key_file),
+        }
+    )
+    folders = tuple(base / folder.expanduser() for folder in settings.work.model_folders)
+    work = settings.work.model_copy(update={"model_folders": folders})
+    return settings.model_copy(update={"storage": storage, "work": work})
