@@ -1,0 +1,84 @@
+"""Why a series is refused: every reason code with what it means and what one can do about it.
+
+The codes are stable: they stand in the ledger and on the operator's page. The detail of a refusal
+says what was found in this series; the sentence here says what the code means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "NO_INSTANCES": "The job named no instances; route or send the series again.",
+        "UNPARSEABLE": "A file of the series is not readable as DICOM; send the series again.",
+        "MISSING_IDENTIFIERS": (
+            "Patient ID or a Study, Series or SOP Instance UID is blank, so a result could not be "
+            "filed with certainty; correct the series at its source and send it again."
+        ),
+        "INVALID_IDENTIFIERS": (
+            "A UID has characters or a length that DICOM forbids; results cannot refer to it."
+        ),
+        "MIXED_SERIES": (
+            "The instances of the series disagree on the patient, study or series they belong to."
+        ),
+        "CONFLICTING_INSTANCES": "One SOP Instance UID stands for two different images.",
+        "BAD_CHARACTER_SET": (
+            "Patient or study text cannot be copied exactly, because its character set is wrong or "
+            "unknown; correct Specific Character Set at the source."
+        ),
+        "NOT_CT": "The series holds no CT images.",
+        "ENHANCED_MULTIFRAME_NOT_SUPPORTED": (
+            "Enhanced (multi-frame) CT is not analysed yet; send the classic single-frame series."
+        ),
+        "NOT_A_VOLUME": "The series holds localizers or single views only, not a volume.",
+        "DERIVED_MAP": (
+            "The images are a computed map or projection (iodine, virtual non-contrast, perfusion, "
+            "MIP, ...), not CT in Hounsfield units; route the original reconstruction."
+        ),
+        "NOT_HU": (
+            "The pixel values are not in Hounsfield units: Rescale Slope and Intercept are missing "
+            "or Rescale Type says otherwise."
+        ),
+        "NO_FRAME_OF_REFERENCE": (
+            "Frame of Reference UID is missing, so a segmentation could not be placed in space."
+        ),
+        "NO_POSITION": (
+            "Image Position, Image Orientation, Pixel Spacing, Rows or Columns is missing or wrong."
+        ),
+        "TOO_FEW_SLICES": "The series has too few slices to be a volume.",
+        "MIXED_FRAMES_OF_REFERENCE": (
+            "The series mixes Frames of Reference and none clearly prevails; split the series."
+        ),
+        "MIXED_ORIENTATION": (
+            "The series mixes slice orientations and none clearly prevails; split the series."
+        ),
+        "MIXED_MATRIX": (
+            "The series mixes image sizes or pixel spacings and none clearly prevails; split the "
+            "series."
+        ),
+        "MIXED_CONTENT": (
+            "Most images of the series cannot be analysed; route the original reconstruction alone."
+        ),
+        "DUPLICATE_POSITIONS": (
+            "Several images lie at one position (phases, time points, kernels) and none of these "
+            "stacks clearly prevails; send them as series of their own."
+        ),
+        "MISSING_SLICE": "One or more slices are missing from the stack; send the series again.",
+        "UNEVEN_SPACING": "The distances between slices differ; such series are not analysed yet.",
+        "GANTRY_TILT": (
+            "The slices are shifted against each other (gantry tilt); such series are not analysed "
+            "yet."
+        ),
+        "UNDECODABLE": (
+            "The pixel data cannot be decoded: damaged, truncated, or in an unsupported transfer "
+            "syntax."
+        ),
+    }
+)
+
+
+def explain(code: str) -> str:
+    """Return what `code` means; codes of other origin are returned as they are."""
+    return REASONS.get(code, code)

@@ -1,0 +1,129 @@
+"""The geometry of a stack: its order, its affine, or why it is no regular volume.
+
+Pure arithmetic on positions and direction cosines (PS3.3 C.7.6.2.1.1). Neither Instance Number nor
+Patient Position nor Slice Location is looked at: only Image Position and Image Orientation place a
+slice in space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicomnode.errors import Refusal
+
+MINIMUM_SLICES = 4
+GRID_TOLERANCE = 0.01
+"""Part of the spacing by which a slice may miss the regular grid."""
+GRID_TOLERANCE_MM = 0.06
+"""Or this much: positions are often written with one decimal."""
+SHEAR_TOLERANCE = 0.25
+"""Part of a pixel by which a slice may be shifted in its plane against the others."""
+DUPLICATE_MM = 0.01
+"""Slices closer than this lie at one position."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StackGeometry:
+    """A regular stack."""
+
+    order: NDArray[np.intp]
+    """Indices of the given positions, in ascending order along the normal."""
+    affine: NDArray[np.float64]
+    """4x4; (slice, row, column, 1) to LPS mm."""
+
+
+def normal_of(orientation: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the unit normal [3] of `orientation` [6]: row direction x column direction."""
+    normal = np.cross(orientation[:3], orientation[3:])
+    return normal / np.linalg.norm(normal)
+
+
+def has_duplicates(positions: NDArray[np.float64], orientation: NDArray[np.float64]) -> bool:
+    """Whether two of `positions` [n, 3] lie in one plane across `orientation` [6]."""
+    depths = np.sort(positions @ normal_of(orientation))
+    return bool(len(depths) > 1 and np.diff(depths).min() < DUPLICATE_MM)
+
+
+def stack_geometry(
+    positions: NDArray[np.float64],
+    orientation: NDArray[np.float64],
+    pixel_spacing: tuple[float, float],
+) -> StackGeometry:
+    """Order slices along their normal and give the affine of the volume they form.
+
+    Args:
+        positions: [n, 3] LPS mm, in any order.
+        orientation: [6], unit vectors along a row and along a column.
+        pixel_spacing: mm between rows, and between columns.
+
+    Raises:
+        Refusal: TOO_FEW_SLICES, DUPLICATE_POSITIONS, GANTRY_TILT, MISSING_SLICE, UNEVEN_SPACING.
+    """
+    count = len(positions)
+    if count < MINIMUM_SLICES:
+        raise Refusal("TOO_FEW_SLICES", f"{count} slices, at least {MINIMUM_SLICES} are needed.")
+    normal = normal_of(orientation)
+    order = np.argsort(positions @ normal, kind="stable")
+    sorted_positions = positions[order]
+    depths = sorted_positions @ normal
+    if has_duplicates(positions, orientation):
+        same = int((np.diff(depths) < DUPLICATE_MM).sum())
+        raise Refusal(
+            "DUPLICATE_POSITIONS", f"{same} of {count} slices lie where another one lies."
+        )
+    spacing = (depths[-1] - depths[0]) / (count - 1)
+    _check_shear(sorted_positions, normal, spacing, min(pixel_spacing))
+    _check_spacing(depths, spacing)
+    along_row, along_column = orthonormal(orientation)
+    affine = np.eye(4)
+    affine[:3, 0] = np.cross(along_row, along_column) * spacing
+    affine[:3, 1] = along_column * pixel_spacing[0]
+    affine[:3, 2] = along_row * pixel_spacing[1]
+    affine[:3, 3] = sorted_positions[0]
+    return StackGeometry(order=order, affine=affine)
+
+
+def orthonormal(
+    orientation: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the unit vectors along a row and along a column, freed of rounding errors."""
+    along_row = orientation[:3] / np.linalg.norm(orientation[:3])
+    along_column = orientation[3:] - along_row * (orientation[3:] @ along_row)
+    return along_row, along_column / np.linalg.norm(along_column)
+
+
+def _check_shear(
+    positions: NDArray[np.float64], normal: NDArray[np.float64], spacing: float, pixel_mm: float
+) -> None:
+    moves = positions - positions[0]
+    in_plane = moves - np.outer(moves @ normal, normal)
+    shift = float(np.linalg.norm(in_plane, axis=1).max())
+    if shift > SHEAR_TOLERANCE * pixel_mm:
+        depth = spacing * (len(positions) - 1)
+        angle = float(np.degrees(np.arctan2(np.linalg.norm(in_plane[-1]), depth)))
+        raise Refusal(
+            "GANTRY_TILT",
+            f"Slices are shifted in their plane by up to {shift:.2f} mm against each other"
+            f" ({angle:.1f} degrees of tilt from the first to the last).",
+        )
+
+
+def _check_spacing(depths: NDArray[np.float64], spacing: float) -> None:
+    grid = depths[0] + spacing * np.arange(len(depths))
+    if np.abs(depths - grid).max() <= max(GRID_TOLERANCE * spacing, GRID_TOLERANCE_MM):
+        return
+    gaps = np.diff(depths)
+    usual = float(np.median(gaps))
+    steps = np.rint(gaps / usual)
+    if steps.min() >= 1 and np.abs(gaps - steps * usual).max() <= 0.05 * usual:
+        raise Refusal(
+            "MISSING_SLICE",
+            f"{int(steps.sum()) - len(gaps)} slices are missing at a spacing of {usual:.3g} mm.",
+        )
+    raise Refusal(
+        "UNEVEN_SPACING",
+        f"Distances between slices range from {gaps.min():.3g} to {gaps.max():.3g} mm.",
+    )

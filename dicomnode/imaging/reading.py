@@ -1,0 +1,155 @@
+"""The order of the steps from the files of a series to its `Scan`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicomnode.errors import Refusal
+from dicomnode.imaging.decoding import decode_slice, is_lossy
+from dicomnode.imaging.geometry import StackGeometry, orthonormal, stack_geometry
+from dicomnode.imaging.parsing import Parsed, parse, text
+from dicomnode.imaging.slices import Slice, check_identity, reason_against, slice_of
+from dicomnode.imaging.stacks import Stack, choose_stack
+from dicomnode.quiet import quiet_pydicom
+from dicomnode.scan import Scan
+
+_NO_CT = ("NOT_CT", "ENHANCED_MULTIFRAME_NOT_SUPPORTED")
+_HARMLESS = ("NOT_CT", "NOT_A_VOLUME")
+_AIR_BELOW_HU = -800
+
+
+def read_scan(instances: Sequence[bytes]) -> Scan:
+    """Make one CT volume in Hounsfield units from the files of a series, in any order.
+
+    Args:
+        instances: whole DICOM files (PS3.10) of one series.
+
+    Raises:
+        Refusal: with a code of `dicomnode.domain.reasons.REASONS`.
+    """
+    if not instances:
+        raise Refusal("NO_INSTANCES", "The series has no instances.")
+    parsed = [parse(data) for data in instances]
+    with quiet_pydicom():
+        unique, findings = _without_repeats(parsed)
+        slices, left_out = _usable(unique)
+        stack = choose_stack(slices)
+        positions = np.array([item.position for item in stack.slices])
+        first = stack.slices[0]
+        geometry = stack_geometry(positions, first.orientation, first.pixel_spacing)
+        return _scan(stack, geometry, len(unique), (*findings, *left_out, *stack.findings))
+
+
+def _without_repeats(parsed: Sequence[Parsed]) -> tuple[list[Parsed], list[str]]:
+    unique: dict[str, Parsed] = {}
+    nameless: list[Parsed] = []
+    for item in parsed:
+        uid = text(item.dataset, "SOPInstanceUID")
+        if not uid:
+            nameless.append(item)
+        elif uid not in unique:
+            unique[uid] = item
+        elif unique[uid].dataset.get("PixelData") != item.dataset.get("PixelData"):
+            raise Refusal(
+                "CONFLICTING_INSTANCES", "Two instances have one UID but different pixel data."
+            )
+    kept = [*unique.values(), *nameless]
+    repeats = len(parsed) - len(kept)
+    return kept, [f"{repeats} repeated instances were ignored."] if repeats else []
+
+
+def _usable(parsed: Sequence[Parsed]) -> tuple[list[Slice], list[str]]:
+    """Return the slices that can be part of a volume, and sentences on the rest."""
+    reasons = [reason_against(item) for item in parsed]
+    counts = Counter(reason for reason in reasons if reason is not None)
+    images = [item for item, reason in zip(parsed, reasons, strict=True) if reason not in _NO_CT]
+    if not images:
+        raise _refused(counts, len(parsed))
+    check_identity(images)
+    slices = [
+        found
+        for item, reason in zip(parsed, reasons, strict=True)
+        if reason is None and (found := slice_of(item)) is not None
+    ]
+    harmful = sum(count for reason, count in counts.items() if reason not in _HARMLESS)
+    if not slices:
+        raise _refused(counts, len(parsed))
+    if harmful >= len(slices):
+        raise Refusal(
+            "MIXED_CONTENT",
+            f"{harmful} of {len(parsed)} instances cannot be used: {_listed(counts)}.",
+        )
+    said = [f"{sum(counts.values())} instances were left out: {_listed(counts)}."] if counts else []
+    return slices, said
+
+
+def _refused(counts: Counter[str], total: int) -> Refusal:
+    code, count = counts.most_common(1)[0]
+    return Refusal(code, f"{count} of {total} instances are refused for this reason.")
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {code}" for code, count in counts.most_common())
+
+
+def _scan(stack: Stack, geometry: StackGeometry, total: int, findings: Sequence[str]) -> Scan:
+    ordered = [stack.slices[index] for index in geometry.order]
+    first = stack.slices[0]
+    volume = np.empty((len(ordered), *first.matrix), np.int16)
+    masks: dict[int, NDArray[np.bool_]] = {}
+    for index, item in enumerate(ordered):
+        volume[index], mask = decode_slice(item.dataset, item.transfer_syntax)
+        if mask is not None:
+            masks[index] = mask
+    valid = _stacked(masks, volume.shape)
+    lossy = any(is_lossy(item.dataset, item.transfer_syntax) for item in ordered)
+    said = list(findings)
+    if lossy:
+        said.append("The images went through lossy compression.")
+    if not (volume[valid] if valid is not None else volume).min(initial=0) < _AIR_BELOW_HU:
+        said.append("No air near -1000 HU was found: the values may not be Hounsfield units.")
+    for item in ordered:
+        if "PixelData" in item.dataset:
+            del item.dataset.PixelData
+    along_row, along_column = orthonormal(first.orientation)
+    return Scan(
+        volume=volume,
+        valid=valid,
+        affine=geometry.affine,
+        headers=tuple(item.dataset for item in ordered),
+        orientation=(*along_row.tolist(), *along_column.tolist()),
+        total_instances=total,
+        findings=tuple(said),
+        lossy=lossy,
+        digest=_digest(volume, valid, geometry.affine, [item.sop_instance_uid for item in ordered]),
+    )
+
+
+def _stacked(
+    masks: dict[int, NDArray[np.bool_]], shape: tuple[int, ...]
+) -> NDArray[np.bool_] | None:
+    if not masks:
+        return None
+    valid = np.ones(shape, np.bool_)
+    for index, mask in masks.items():
+        valid[index] = mask
+    return valid
+
+
+def _digest(
+    volume: NDArray[np.int16],
+    valid: NDArray[np.bool_] | None,
+    affine: NDArray[np.float64],
+    uids: Sequence[str],
+) -> str:
+    digest = hashlib.sha256("\0".join(uids).encode())
+    digest.update(repr((volume.shape, affine.tolist())).encode())
+    digest.update(volume.data)
+    if valid is not None:
+        digest.update(np.packbits(valid).data)
+    return digest.hexdigest()

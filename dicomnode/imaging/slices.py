@@ -1,0 +1,153 @@
+"""Which images of a series can be part of a CT volume, and which cannot, with the reason.
+
+Identity is checked here too: a result may only be made for a series whose patient and study are
+beyond doubt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+)
+
+from dicomnode.domain.identifiers import InvalidUIDError, parse_uid
+from dicomnode.errors import Refusal
+from dicomnode.imaging.parsing import Parsed, numbers, text, texts
+
+_MULTIFRAME = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage})
+_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+_IDENTITY = (
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "AccessionNumber",
+)
+# Image Type of multi-energy CT (PS3.3 C.8.15.2.1.1), and of projections, perfusion and vendors.
+_MAP_WORDS_TEXT = """
+    IODINE IOD VNC VUE VIRTUALNONCONTRAST ZEFF EFFZ ZEFFECTIVE RHO ELECTRONDENSITY VMI MONO MONOE
+    MONOENERGETIC MAT ATOMIC PERFUSION RCBF RCBV RMTT CBF CBV MTT TTP TMAX PBV PERMEABILITY
+    MIP MINIP MAXIMUM MINIMUM PROJECTION VRT SSD SUBTRACTION SUBTRACT DIVISION MULTIPLICATION
+    DEVIATION DIFFERENCE FUSION FUSED COLOR URIC CALCIUM WATER FAT OVERLAY SCREENSHOT DOSE REPORT
+"""
+_MAP_WORDS = frozenset(_MAP_WORDS_TEXT.split())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Slice:
+    """One image that can be part of a CT volume."""
+
+    dataset: Dataset
+    transfer_syntax: UID
+    sop_instance_uid: str
+    frame_of_reference: str
+    position: NDArray[np.float64]
+    """[3], LPS mm: centre of the first voxel (Image Position (Patient))."""
+    orientation: NDArray[np.float64]
+    """[6]: unit vectors along a row and along a column (Image Orientation (Patient))."""
+    pixel_spacing: tuple[float, float]
+    """mm between rows, and between columns (Pixel Spacing, row first)."""
+    matrix: tuple[int, int]
+    """Rows, Columns."""
+
+
+def check_identity(parsed: Sequence[Parsed]) -> None:
+    """Refuse blank, malformed or contradictory identifiers.
+
+    Raises:
+        Refusal: MISSING_IDENTIFIERS, INVALID_IDENTIFIERS, MIXED_SERIES.
+    """
+    for keyword in (*_UIDS, "PatientID"):
+        blank = sum(not text(item.dataset, keyword) for item in parsed)
+        if blank:
+            missing = [
+                name
+                for name in (*_UIDS, "PatientID")
+                if any(not text(item.dataset, name) for item in parsed)
+            ]
+            raise Refusal(
+                "MISSING_IDENTIFIERS",
+                f"Blank in {blank} of {len(parsed)} instances or more: {', '.join(missing)}.",
+            )
+    for item in parsed:
+        for keyword in _UIDS:
+            try:
+                parse_uid(text(item.dataset, keyword))
+            except InvalidUIDError as error:
+                raise Refusal("INVALID_IDENTIFIERS", f"{keyword}: {error}.") from None
+    for keyword in _IDENTITY:
+        if len({text(item.dataset, keyword) for item in parsed}) > 1:
+            raise Refusal("MIXED_SERIES", f"The instances disagree on {keyword}.")
+
+
+def reason_against(item: Parsed) -> str | None:
+    """Return the code of why `item` cannot be part of a CT volume in HU, or None."""
+    dataset = item.dataset
+    modality = text(dataset, "Modality").upper()
+    if item.sop_class_uid in _MULTIFRAME:
+        return "ENHANCED_MULTIFRAME_NOT_SUPPORTED"
+    if item.sop_class_uid != CTImageStorage or modality not in ("", "CT"):
+        return "NOT_CT"
+    image_type = texts(dataset, "ImageType")
+    if "LOCALIZER" in image_type:
+        return "NOT_A_VOLUME"
+    if is_derived_map(image_type):
+        return "DERIVED_MAP"
+    slope, intercept = (
+        numbers(dataset, "RescaleSlope", 1),
+        numbers(dataset, "RescaleIntercept", 1),
+    )
+    if slope is None or intercept is None or slope[0] == 0:
+        return "NOT_HU"
+    if text(dataset, "RescaleType").upper() not in ("", "HU"):
+        return "NOT_HU"
+    if not text(dataset, "FrameOfReferenceUID"):
+        return "NO_FRAME_OF_REFERENCE"
+    return None if slice_of(item) is not None else "NO_POSITION"
+
+
+def is_derived_map(image_type: Sequence[str]) -> bool:
+    """Whether Image Type (upper case) names a computed map or a projection instead of CT."""
+    words = {word for value in image_type[2:] for word in re.split(r"[^A-Z]+", value)}
+    joined = {re.sub(r"[^A-Z]+", "", value) for value in image_type[2:]}
+    return bool((words | joined) & _MAP_WORDS)
+
+
+def slice_of(item: Parsed) -> Slice | None:
+    """Return the slice with its geometry, or None where that is missing or impossible."""
+    dataset = item.dataset
+    position = numbers(dataset, "ImagePositionPatient", 3)
+    orientation = numbers(dataset, "ImageOrientationPatient", 6)
+    spacing = numbers(dataset, "PixelSpacing", 2)
+    rows, columns = numbers(dataset, "Rows", 1), numbers(dataset, "Columns", 1)
+    if position is None or orientation is None or spacing is None or rows is None or not columns:
+        return None
+    if min(spacing) <= 0 or min(rows[0], columns[0]) < 2:
+        return None
+    cosines = np.asarray(orientation)
+    along_row, along_column = cosines[:3], cosines[3:]
+    lengths = np.linalg.norm(along_row), np.linalg.norm(along_column)
+    if max(abs(length - 1) for length in lengths) > 1e-3 or abs(along_row @ along_column) > 1e-3:
+        return None
+    return Slice(
+        dataset=dataset,
+        transfer_syntax=item.transfer_syntax,
+        sop_instance_uid=text(dataset, "SOPInstanceUID"),
+        frame_of_reference=text(dataset, "FrameOfReferenceUID"),
+        position=np.asarray(position),
+        orientation=cosines,
+        pixel_spacing=(spacing[0], spacing[1]),
+        matrix=(int(rows[0]), int(columns[0])),
+    )

@@ -1,0 +1,72 @@
+"""A CT series as one volume, and the label map made from it.
+
+What imaging produces, and what the analysis and the results stand on. Nothing here reads or writes
+DICOM, and the arrays are never changed after construction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""DICOM's patient axes run to the left, back and head; NIfTI's to the right, front and head."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scan:
+    """A consistent stack of CT slices in the order of their positions along the normal."""
+
+    volume: NDArray[np.int16]
+    """Hounsfield units [slice, row, column], not below -1024; padding is -1024."""
+    valid: NDArray[np.bool_] | None
+    """False where the scanner measured nothing (padding), [slice, row, column]; None: all valid."""
+    affine: NDArray[np.float64]
+    """4x4; (slice, row, column, 1) to millimetres in DICOM's patient axes (LPS+)."""
+    headers: tuple[Dataset, ...]
+    """One a slice, in slice order, without pixel data, otherwise as received."""
+    orientation: tuple[float, ...]
+    """Direction cosines of a row and of a column (Image Orientation), common to all slices."""
+    total_instances: int
+    """Distinct instances given, those left out among them."""
+    findings: tuple[str, ...]
+    """Sentences on what was left out or is unusual; no patient data."""
+    lossy: bool
+    """Some slice went through lossy compression."""
+    digest: str
+    """sha256 over pixels, geometry and SOP Instance UIDs, hexadecimal."""
+
+    @property
+    def sop_instance_uids(self) -> tuple[str, ...]:
+        """SOP Instance UIDs in slice order."""
+        return tuple(str(header.SOPInstanceUID) for header in self.headers)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbouring slices, rows and columns."""
+        slice_mm, row_mm, column_mm = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return slice_mm, row_mm, column_mm
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of one voxel."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LabelMap:
+    """The model's labels on a scan's grid; it names its scan, so that two patients never mix."""
+
+    labels: NDArray[np.uint8]
+    """[slice, row, column]; 0 is background."""
+    source_digest: str
+    """`Scan.digest` of the scan it was made from."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the labels in C order, hexadecimal."""
+        return hashlib.sha256(np.ascontiguousarray(self.labels).data).hexdigest()
