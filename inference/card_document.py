@@ -1,0 +1,164 @@
+"""The written form of a model card: its keys, their types, and errors that name file and line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
+
+Key = tuple[str | int, ...]
+"""Where a value stands in the document: ("parts", 0, "folder")."""
+
+NNUNET_FILES = ("dataset.json", "fold_0/checkpoint_final.pth", "plans.json")
+"""What an nnU-Net v2 model folder needs, so what a card has to pin."""
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class PartDocument(BaseModel):
+    """One entry of `parts`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Name
+    folder: Text
+    labels: Literal["identity"] | dict[int, int]
+    sha256: dict[str, str]
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels(cls, value: object) -> object:
+        if value == "identity":
+            return value
+        expected = "expected `identity` or {part label: model label} for the part labels 1 to n"
+        if not isinstance(value, dict) or set(value) != set(range(1, len(value) + 1)) or not value:
+            raise ValueError(expected)
+        if not all(type(label) is int and 0 <= label <= 255 for label in value.values()):
+            raise ValueError(f"{expected}, and model labels from 0 to 255")
+        return value
+
+    @field_validator("folder")
+    @classmethod
+    def _folder(cls, value: str) -> str:
+        return _inside(value)
+
+    @field_validator("sha256")
+    @classmethod
+    def _sha256(cls, value: dict[str, str]) -> dict[str, str]:
+        for file, digest in value.items():
+            _inside(file)
+            if not re.fullmatch(r"[0-9a-f]{64}", digest):
+                raise ValueError(f"{file}: expected 64 hexadecimal digits in lower case")
+        missing = [file for file in NNUNET_FILES if file not in value]
+        if missing:
+            raise ValueError(f"expected the hashes of {', '.join(missing)} too")
+        return value
+
+
+class CardDocument(BaseModel):
+    """The keys of a card. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    title: Text
+    version: Text
+    family: Text
+    task: Text
+    spacing_mm: Annotated[
+        list[Annotated[float, Field(gt=0, le=50)]], Field(min_length=3, max_length=3)
+    ]
+    orientation: Literal["RAS"]
+    step_size: Annotated[float, Field(gt=0, le=1)]
+    zoom_order: Literal[1, 3]
+    demonstration: bool
+    code_table: Name
+    licence: Text
+    citation: Text
+    intended_use: Text
+    limits: list[Text]
+    figures: dict[str, Any]
+    structures: Name
+    parts: Annotated[list[PartDocument], Field(min_length=1)]
+
+
+def load_yaml(path: Path) -> tuple[Any, dict[Key, int]]:
+    """Read a YAML file with the safe loader; also return the line, from 1, of every key.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: not YAML, or a key occurs twice; the text begins with file and line.
+    """
+    text = path.read_bytes()
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines: dict[Key, int] = {(): 1}
+        if node is not None:
+            _note_lines(path, node, (), lines)
+        return yaml.safe_load(text), lines
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise ValueError(f"{path}:{line}: {getattr(error, 'problem', None) or error}") from error
+
+
+def explain(path: Path, error: ValidationError, lines: Mapping[Key, int]) -> str:
+    """Return a line `file:line: key: what was expected` for every fault in `error`."""
+    return "\n".join(
+        f"{path}:{_line(fault['loc'], lines)}: {'.'.join(map(str, fault['loc'])) or 'card'}: "
+        f"{_expectation(fault['type'], fault['loc'], fault['msg'])}"
+        for fault in error.errors(include_url=False, include_input=False)
+    )
+
+
+def _expectation(kind: str, place: Key, message: str) -> str:
+    if kind == "extra_forbidden":
+        model = PartDocument if place[0] == "parts" else CardDocument
+        return f"unknown key; expected one of {', '.join(model.model_fields)}"
+    if kind == "missing":
+        return "is missing; expected this key"
+    return message.removeprefix("Value error, ").replace("Input should be", "expected")
+
+
+def _line(place: Key, lines: Mapping[Key, int]) -> int:
+    while place not in lines:
+        place = place[:-1]
+    return lines[place]
+
+
+def _note_lines(path: Path, node: yaml.Node, place: Key, lines: dict[Key, int]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*place, _scalar(key))
+            if inner in lines:
+                raise ValueError(f"{path}:{key.start_mark.line + 1}: {inner[-1]}: occurs twice")
+            lines[inner] = key.start_mark.line + 1
+            _note_lines(path, value, inner, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*place, index)] = value.start_mark.line + 1
+            _note_lines(path, value, (*place, index), lines)
+
+
+def _scalar(node: yaml.Node) -> str | int:
+    text = str(node.value)
+    return int(text) if text.isdecimal() else text
+
+
+def _inside(text: str) -> str:
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts or "\\" in text or not text:
+        raise ValueError(f"{text!r}: expected a relative path without `..`")
+    return text

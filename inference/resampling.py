@@ -1,0 +1,100 @@
+"""From the source grid to the model's and back, both corner-aligned as scipy.ndimage.zoom does it.
+
+Zooming in is linear in the samples, so it is three matrix products; zooming labels back is three
+look-ups. Both tables come from SciPy itself, one axis at a time, so they agree with it everywhere
+but in one place: where SciPy computes the last coordinate a rounding error beyond the last sample,
+it writes 0 over a whole border plane (about 3 in 100 pairs of lengths). Here that plane is the
+last sample, as it should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+ROUNDING = 1e-6
+"""HU. A value this near below an integer is that integer: air at -1000 must not become -999 by
+the last bit of a sum, nor differ between machines."""
+
+
+def zoomed_shape(
+    shape: Sequence[int], spacing_mm: Sequence[float], target_mm: Sequence[float]
+) -> tuple[int, ...]:
+    """Return the shape after zooming: length times spacing over target, rounded half to even.
+
+    An axis keeps at least one sample.
+    """
+    return tuple(
+        max(1, round(length * (spacing / target)))
+        for length, spacing, target in zip(shape, spacing_mm, target_mm, strict=True)
+    )
+
+
+def zoom_in(
+    volume: NDArray[np.int16],
+    spacing_mm: Sequence[float],
+    target_mm: Sequence[float],
+    order: int = 3,
+) -> NDArray[np.int32]:
+    """Resample `volume` [i, j, k] from `spacing_mm` to `target_mm` (both along i, j, k).
+
+    Spline of `order`, corner-aligned, in double precision, truncated towards zero to int32. The
+    volume is read one plane at a time, so a view with any strides costs no copy of it.
+    """
+    shape = zoomed_shape(volume.shape, spacing_mm, target_mm)
+    outer = int(np.argmax(np.abs(volume.strides)))
+    rows, columns = (axis for axis in range(3) if axis != outer)
+    to_rows, to_columns, to_outer = (
+        spline_matrix(volume.shape[axis], shape[axis], order) for axis in (rows, columns, outer)
+    )
+    planes = np.moveaxis(volume, outer, 0)
+    reduced = np.empty((len(planes), shape[rows], shape[columns]))
+    rows_first = shape[rows] * volume.shape[columns] < shape[columns] * volume.shape[rows]
+    for plane, result in zip(planes, reduced, strict=True):
+        samples = plane.astype(np.float64)
+        if rows_first:
+            np.matmul(to_rows @ samples, to_columns.T, out=result)
+        else:
+            np.matmul(to_rows, samples @ to_columns.T, out=result)
+    zoomed = (to_outer @ reduced.reshape(len(planes), -1)).reshape(-1, *reduced.shape[1:])
+    zoomed += np.copysign(ROUNDING, zoomed)
+    return np.moveaxis(zoomed.astype(np.int32), 0, outer)
+
+
+def zoom_back(labels: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.uint8]:
+    """Resample `labels` [i, j, k] to `shape` by nearest neighbour, corner-aligned."""
+    # The fastest axis first, while the array is small: the last look-up then copies whole planes.
+    for axis in reversed(range(3)):
+        table = nearest_table(labels.shape[axis], shape[axis])
+        labels = labels.take(table, axis=axis)
+    return labels
+
+
+@lru_cache(maxsize=16)
+def spline_matrix(length: int, target: int, order: int) -> NDArray[np.float64]:
+    """Return the matrix [target, length] that zooms one axis, prefilter included."""
+    unit = np.eye(length)
+    columns = [ndimage.zoom(sample, target / length, order=order) for sample in unit]
+    matrix: NDArray[np.float64] = np.stack(columns, axis=1)
+    # The weights of a sample sum to 1; a row of zeros is a coordinate that SciPy put outside.
+    outside = np.abs(matrix.sum(axis=1) - 1) > 0.5
+    matrix[outside] = unit[-1]
+    return _frozen(matrix)
+
+
+@lru_cache(maxsize=16)
+def nearest_table(length: int, target: int) -> NDArray[np.intp]:
+    """Return for every index of the target grid the nearest index of `length`, SciPy's choice."""
+    numbers = np.arange(1, length + 1, dtype=np.int32)
+    picked = ndimage.zoom(numbers, target / length, order=0)
+    return _frozen(np.where(picked == 0, length, picked).astype(np.intp) - 1)
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    array.flags.writeable = False  # cached: shared by all callers
+    return array

@@ -1,0 +1,97 @@
+"""The sliding window: overlapping tiles of an image through a network, to one label a voxel.
+
+As nnU-Net v1 does it: softmax in each tile, then the Gaussian-weighted sum, then the largest. (The
+sum of logits of nnU-Net v2 gives other labels in 7 to 17 % of voxels of v1 models.) Sums are kept
+for one patch depth along z only: what no later tile touches is decided and dropped, so memory is
+classes x patch depth and the result is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import torch
+from nnunetv2.inference.sliding_window_prediction import (
+    compute_gaussian,
+    compute_steps_for_sliding_window,
+)
+from torch.nn import functional
+
+Network = Callable[[torch.Tensor], torch.Tensor]
+"""[1, 1, z, y, x] -> logits [1, class, z, y, x]."""
+
+
+def label_image(
+    network: Network,
+    image: torch.Tensor,
+    *,
+    patch: Sequence[int],
+    classes: int,
+    step_size: float,
+    on_tile: Callable[[int, int], None],
+) -> torch.Tensor:
+    """Return the class of every voxel.
+
+    Args:
+        network: in evaluation mode, on the device of `image`.
+        image: normalised, float32 [z, y, x]. Where it is smaller than the patch it is padded with
+            0 on both sides.
+        patch: z, y, x size of a tile.
+        classes: of the network, background included, at most 256.
+        step_size: distance of neighbouring tiles as a fraction of the patch, at most.
+        on_tile: called after each tile with the number done and their total.
+
+    Returns:
+        uint8 [z, y, x] on the device of `image`.
+    """
+    padded, inside = _pad(image, patch)
+    shape = tuple(padded.shape)
+    starts_z, starts_y, starts_x = compute_steps_for_sliding_window(shape, patch, step_size)
+    total = len(starts_z) * len(starts_y) * len(starts_x)
+    weights = _weights(patch, image.device) if total > 1 else None
+    labels = torch.empty(shape, dtype=torch.uint8, device=image.device)
+    sums = torch.zeros((classes, patch[0], *shape[1:]), device=image.device)
+    done = 0
+    for start, following in zip(starts_z, [*starts_z[1:], shape[0]], strict=True):
+        for y, x in product(starts_y, starts_x):
+            across = (slice(y, y + patch[1]), slice(x, x + patch[2]))
+            tile = padded[(slice(start, start + patch[0]), *across)]
+            scores = torch.softmax(network(tile[None, None])[0].float(), dim=0)
+            if weights is not None:
+                scores *= weights
+            sums[(slice(None), slice(None), *across)] += scores
+            done += 1
+            on_tile(done, total)
+        _decide(sums, labels, start, following)
+    return labels[inside]
+
+
+def _pad(image: torch.Tensor, patch: Sequence[int]) -> tuple[torch.Tensor, tuple[slice, ...]]:
+    """Return `image` with 0 around it up to `patch`, and where it lies in that."""
+    missing = [max(0, want - have) for want, have in zip(patch, image.shape, strict=True)]
+    before = [number // 2 for number in missing]
+    inside = tuple(slice(b, b + have) for b, have in zip(before, image.shape, strict=True))
+    pairs = [(b, number - b) for b, number in zip(before, missing, strict=True)]
+    return functional.pad(image, [width for pair in reversed(pairs) for width in pair]), inside
+
+
+def _weights(patch: Sequence[int], device: torch.device) -> torch.Tensor:
+    gaussian: torch.Tensor = compute_gaussian(
+        tuple(patch), sigma_scale=1 / 8, dtype=torch.float32, device=device
+    )
+    return gaussian
+
+
+def _decide(sums: torch.Tensor, labels: torch.Tensor, start: int, following: int) -> None:
+    """Write the labels of the planes from `start` to `following`; move the sums to `following`.
+
+    The sums are not divided by their weights: that scales all classes of a voxel alike.
+    """
+    decided = following - start
+    for plane in range(decided):
+        labels[start + plane] = sums[:, plane].argmax(dim=0)
+    kept = sums.shape[1] - decided
+    for plane in range(kept):  # plane by plane: source and target overlap
+        sums[:, plane] = sums[:, plane + decided]
+    sums[:, kept:] = 0
