@@ -3,7 +3,7 @@
 Source: subject s0327 of the TotalSegmentator dataset (labels only, 1.5 mm, v2 numbering; CC BY 4.0,
 doi 10.5281/zenodo.6802613). Every structure becomes the union of a few ellipsoids: k-means of its
 voxels, each cluster's covariance C gives half axes sqrt(5 * eigenvalues of C) (exact for a solid
-ellipsoid), and k grows until the union's Dice with the voxels is 0.85 or k reaches its limit.
+ellipsoid), and k grows until the union's Dice with the voxels is 0.86 or k reaches its limit; gradient descent on the union then closes most of the rest.
 What the label map lacks (head, neck, the parts of the heart, the pulmonary artery) stands in
 `HAND`. Nothing of the running product needs this module.
 
@@ -18,13 +18,16 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
+from scipy.ndimage import binary_dilation
 
 Floats = NDArray[np.float64]
 
-WANTED_DICE = 0.85
-MAX_PARTS = 18
+WANTED_DICE = 0.86
+MAX_PARTS = 14
+REFINEMENTS = 150
 # v2 structures that v1 leaves as background but that a CT shows: unlabelled tissue of the phantom.
 UNLABELLED = frozenset(
     {
@@ -123,7 +126,7 @@ def fit(mask: NDArray[np.bool_], spacing: float) -> tuple[tuple[Floats, Floats, 
     seen = np.random.default_rng(7).permutation(len(grid))[:60_000]
     grid, flat = grid[seen], flat[seen]
     best: tuple[tuple[Floats, Floats, Floats], float] | None = None
-    for parts in (1, 2, 3, 4, 6, 8, 11, 14, MAX_PARTS):
+    for parts in (1, 2, 3, 4, 6, 8, 11, MAX_PARTS):
         if len(few) < 12 * parts:
             break
         for stretch in (0.95, 1.02, 1.1, 1.18):
@@ -137,6 +140,39 @@ def fit(mask: NDArray[np.bool_], spacing: float) -> tuple[tuple[Floats, Floats, 
     if best is None:
         raise ValueError("a structure of fewer than 12 voxels cannot be fitted")
     return best
+
+
+def refine(
+    shape: tuple[Floats, Floats, Floats], mask: NDArray[np.bool_], spacing: float
+) -> tuple[tuple[Floats, Floats, Floats], float]:
+    """Descend on soft Dice + cross entropy of the union's smooth minimum of q; the new Dice."""
+    near = binary_dilation(mask, iterations=4)
+    points = np.argwhere(near)
+    order = np.random.default_rng(7).permutation(len(points))[:16_000]
+    hit = torch.tensor(mask[near][order], dtype=torch.float32)
+    where = torch.tensor(points[order] * spacing, dtype=torch.float32)
+    centres = torch.tensor(shape[0], dtype=torch.float32).requires_grad_()
+    # Rows of `forms` map a point to the unit ball: inverse half axes along the rotated frame.
+    start = shape[2].transpose(0, 2, 1) / shape[1][:, :, None]
+    forms = torch.tensor(start, dtype=torch.float32).requires_grad_()
+    scale = float(shape[1].mean())
+    descent = torch.optim.Adam(
+        [{"params": [centres], "lr": 0.02 * scale}, {"params": [forms], "lr": 0.01 / scale}]
+    )
+    for _ in range(REFINEMENTS):
+        unit = torch.einsum("nij,npj->npi", forms, where[None] - centres[:, None])
+        score = 8 * (1 + torch.logsumexp(-8 * unit.square().sum(2), 0) / 8)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(score, hit)
+        soft = torch.sigmoid(score)
+        loss = loss + 1 - 2 * (soft * hit).sum() / (soft.sum() + hit.sum())
+        descent.zero_grad()
+        loss.backward()
+        descent.step()
+    turned, stretch, _ = np.linalg.svd(np.linalg.inv(forms.detach().double().numpy()))
+    refined = centres.detach().double().numpy(), stretch, turned
+    found = inside(points * spacing, refined)
+    true = mask[near]
+    return refined, 2 * float((found & true).sum()) / float(found.sum() + true.sum())
 
 
 def rows(labels: Path, names: Path) -> Iterator[tuple[str, Floats, Floats, Floats]]:
@@ -156,7 +192,8 @@ def rows(labels: Path, names: Path) -> Iterator[tuple[str, Floats, Floats, Float
         low = hit.min(0) - 3
         box = np.zeros(hit.max(0) + 4 - low, bool)
         box[tuple((hit - low).T)] = True
-        shape, dice = fit(box, spacing)
+        shape, _ = fit(box, spacing)
+        shape, dice = refine(shape, box, spacing)
         print(f"{name:32s} {len(shape[0]):3d} parts, Dice {dice:.3f}", flush=True)  # noqa: T201 - a script
         for centre, axes, rotation in zip(*shape, strict=True):
             yield name, centre + low * spacing - origin, axes, rotation
