@@ -4,6 +4,7 @@ DicomnodeError
 ├── SettingsError     the configuration's fault: file, line, key and what was expected
 ├── Refusal           the series' fault: it cannot be analysed honestly; becomes a reason code
 ├── LedgerError       the ledger cannot be used (unreachable, other schema); becomes 0xA700
+│   └── ConflictError somebody else inserted the same row first; look again
 └── EngineError       the analysis itself failed (crash, out of memory, time-out); becomes a retry
 """
 
@@ -18,7 +19,7 @@ class SettingsError(DicomnodeError):
     """The configuration cannot be used; the text has a line for every fault."""
 
 
-class Refusal(DicomnodeError):
+class Refusal(DicomnodeError):  # noqa: N818 - it is the word of the field, and no error
     """The series cannot be analysed honestly.
 
     Attributes:
@@ -37,6 +38,10 @@ class Refusal(DicomnodeError):
 
 class LedgerError(DicomnodeError):
     """The ledger cannot be used now."""
+
+
+class ConflictError(LedgerError):
+    """A unique index refused a row: somebody else was first."""
 
 
 class EngineError(DicomnodeError):

@@ -1,0 +1,48 @@
+"""What `check` and `echo` look at beyond the form of the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dicomnode.domain.outcomes import Outcome, Refuse, Retry
+from dicomnode.errors import SettingsError
+from dicomnode.network.scu import ConnectError, associate
+from dicomnode.settings import Settings
+from inference.catalog import CatalogError, load_catalog
+
+
+def check_models(settings: Settings, path: Path) -> list[str]:
+    """Return a line for every rule whose model the catalog does not have."""
+    try:
+        known = load_catalog(settings.work.model_folders).ids()
+    except CatalogError as error:
+        return [str(error)]
+    return [
+        f"{path}: rules.{index}.model: no model is named {rule.model!r}"
+        f" (models: {', '.join(known)})"
+        for index, rule in enumerate(settings.rules)
+        if rule.model is not None and rule.model not in known
+    ]
+
+
+def echo_destination(settings: Settings, name: str) -> Outcome:
+    """Ask a destination for Verification."""
+    if name not in settings.destinations:
+        raise SettingsError(
+            f"no destination is named {name!r} (destinations: {', '.join(settings.destinations)})"
+        )
+    peer = settings.peer_of(name)
+    if peer.port is None:
+        return Refuse("NO_PORT", "the peer has no port")
+    try:
+        with associate(
+            calling_ae=settings.node.ae_title,
+            called_ae=peer.ae_title,
+            host=peer.host,
+            port=peer.port,
+            contexts=(),
+            timeout_seconds=settings.send.timeout_seconds,
+        ) as association:
+            return association.echo()
+    except ConnectError as error:
+        return Retry(error.code, error.detail)

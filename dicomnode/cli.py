@@ -1,0 +1,213 @@
+"""The commands. A role's modules are loaded when that role runs, and no sooner.
+
+Exit codes: 0 done, 1 it failed, 2 the command line or the configuration is wrong, 3 refused: the
+series cannot be analysed honestly.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dicomnode import __version__, logs
+from dicomnode.errors import DicomnodeError, Refusal, SettingsError
+from dicomnode.settings import Settings, find_config, load
+
+app = typer.Typer(
+    name="dicomnode",
+    help="A DICOM node that returns every CT series with its anatomy segmented. Research software:"
+    " not a medical device, not for diagnosis.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+WRONG_CONFIGURATION = 2
+REFUSED = 3
+
+Config = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="CONFIG",
+        help="YAML configuration; default: $DICOMNODE_CONFIG, else the one in the package.",
+        show_default=False,
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="The same, as an option.", show_default=False),
+]
+
+
+def _settings(argument: Path | None, option: Path | None) -> Settings:
+    return load(argument or option)
+
+
+@app.command()
+def run(config: Config = None, config_option: ConfigOption = None) -> None:
+    """Run the whole node: receive, tick, work and send as child processes."""
+    from dicomnode.services.supervise import supervise
+
+    logs.set_up("run")
+    _settings(config, config_option)  # a wrong configuration ends here, not in four children
+    raise typer.Exit(supervise(find_config(config or config_option)))
+
+
+@app.command()
+def receive(config: Config = None, config_option: ConfigOption = None) -> None:
+    """Run the receive role: C-STORE into the spool and the ledger."""
+    from dicomnode.services import receive as service
+
+    logs.set_up("receive")
+    service.run(_settings(config, config_option))
+
+
+@app.command()
+def tick(config: Config = None, config_option: ConfigOption = None) -> None:
+    """Run the tick role: close quiet studies, take back lost jobs."""
+    from dicomnode.services import tick as service
+
+    logs.set_up("tick")
+    service.run(_settings(config, config_option))
+
+
+@app.command()
+def work(config: Config = None, config_option: ConfigOption = None) -> None:
+    """Run the work role: analyse what is queued."""
+    from dicomnode.services import work as service
+
+    logs.set_up("work")
+    service.run(_settings(config, config_option))
+
+
+@app.command()
+def send(config: Config = None, config_option: ConfigOption = None) -> None:
+    """Run the send role: store results at their destinations."""
+    from dicomnode.services import send as service
+
+    logs.set_up("send")
+    service.run(_settings(config, config_option))
+
+
+@app.command()
+def check(config: Config = None, config_option: ConfigOption = None) -> None:
+    """Validate the configuration; names every fault by file, line and key."""
+    from dicomnode.checks import check_models
+
+    path = find_config(config or config_option)
+    settings = load(path)
+    faults = check_models(settings, path)
+    if faults:
+        raise SettingsError("\n".join(faults))
+    out.print(f"{path}: good", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def status(
+    config: Config = None,
+    config_option: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    study: Annotated[
+        str | None, typer.Option(help="The events of one Study Instance UID.", metavar="UID")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows a table at most.")] = 20,
+) -> None:
+    """Show what came, what went, what is stuck and why."""
+    from dicomnode.ledger import Ledger, overview
+    from dicomnode.ledger.schema import upgrade
+    from dicomnode.views import print_events, print_overview
+
+    settings = _settings(config, config_option)
+    ledger = Ledger(settings.ledger_url, settings.node.id)
+    upgrade(ledger)
+    with ledger.transaction() as tx:
+        facts = (
+            overview.overview(tx, limit=limit)
+            if study is None
+            else {"study_uid": study, "events": overview.events_of(tx, study)}
+        )
+    if as_json:
+        sys.stdout.write(json.dumps(facts, indent=2) + "\n")
+    elif study is None:
+        print_overview(out, facts)
+    else:
+        print_events(out, facts)
+
+
+@app.command()
+def segment(
+    folder: Annotated[Path, typer.Argument(help="Folder of a CT series' DICOM files.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
+    model: Annotated[str, typer.Option(help="Of the catalog.")] = "demo",
+    profile: Annotated[str, typer.Option(help="Objects to make; pacs: SEG and SR.")] = "pacs",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
+    model_folder: Annotated[
+        list[Path] | None, typer.Option(help="A folder with more model cards.")
+    ] = None,
+) -> None:
+    """Analyse a folder without any network: DICOM in, SEG and SR out."""
+    from dicomnode.offline import segment_folder
+
+    logs.set_up("segment")
+    segment_folder(
+        folder,
+        output,
+        model=model,
+        profile=profile,
+        device=device,
+        model_folders=tuple(model_folder or ()),
+        console=out,
+    )
+
+
+@app.command()
+def echo(
+    destination: Annotated[str, typer.Argument(help="Name of a destination.")],
+    config_option: ConfigOption = None,
+) -> None:
+    """Ask a destination for C-ECHO."""
+    from dicomnode.checks import echo_destination
+
+    answer = echo_destination(load(config_option), destination)
+    out.print(f"{destination}: {answer.code} {getattr(answer, 'detail', '')}".rstrip())
+    raise typer.Exit(0 if answer.code == "DONE" else 1)
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for what it makes.")
+    ] = Path("demo-output"),
+) -> None:
+    """Show the whole job on this machine: a synthetic CT in, SEG and SR back in an archive."""
+    from dicomnode.demo.demonstration import demonstrate
+
+    raise typer.Exit(demonstrate(output, out))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    out.print(__version__, highlight=False)
+
+
+def main() -> None:
+    """Run a command; every error that has a name ends as one clear text and an exit code."""
+    try:
+        app()
+    except SettingsError as error:
+        err.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(WRONG_CONFIGURATION)
+    except Refusal as refusal:
+        err.print(f"refused: {refusal}", style="red", markup=False, soft_wrap=True)
+        sys.exit(REFUSED)
+    except DicomnodeError as error:
+        err.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(1)

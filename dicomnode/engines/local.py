@@ -1,0 +1,191 @@
+"""A process of this machine that keeps its models warm and analyses one series at a time.
+
+The process that owns the lease never loads a model: whatever the analysis does to its own process
+(crash, out of memory, a hang), the dispatcher is there to say so.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from dicomnode.domain.plans import Analysis, Plan
+from dicomnode.errors import EngineError, Refusal
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, float], None]
+
+
+class Stopped(Exception):  # noqa: N818 - the dispatcher asked for it; nothing failed
+    """The analysis was ended because `keep_going` said no."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    paths: tuple[Path, ...]
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    stage: str
+    fraction: float
+
+
+class LocalEngine:
+    """One child process; it is started when first needed and replaced when it has to be."""
+
+    def __init__(self, *, analyses_per_process: int, timeout_seconds: float) -> None:
+        self._limit = analyses_per_process
+        self._timeout = timeout_seconds
+        self._process: Any = None
+        self._connection: Connection | None = None
+        self._count = 0
+
+    def analyze(
+        self,
+        paths: Sequence[Path],
+        plan: Plan,
+        progress: Progress,
+        keep_going: Callable[[], bool],
+        *,
+        every_seconds: float = 1.0,
+    ) -> Analysis:
+        """Analyse the instances of a series.
+
+        Args:
+            paths: DICOM files of the series, in any order.
+            plan: all that decides the results besides those.
+            progress: is told the stage and its fraction (0 to 1).
+            keep_going: is asked every `every_seconds`; False ends the analysis.
+
+        Raises:
+            Refusal: the series cannot be analysed honestly.
+            EngineError: the process died, ran out of memory or took too long.
+            Stopped: `keep_going` said no.
+        """
+        connection = self._ensure()
+        self._count += 1
+        try:
+            connection.send(_Request(tuple(paths), plan))
+            answer = self._await(connection, progress, keep_going, every_seconds)
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+        if isinstance(answer, Analysis):
+            return answer
+        if isinstance(answer, EngineError):
+            self.close()  # what failed once may have left something behind
+        if isinstance(answer, Exception):
+            raise answer
+        raise EngineError("PROTOCOL", f"the analysis process answered {type(answer).__name__}")
+
+    def close(self) -> None:
+        """End the child process."""
+        if self._connection is not None:
+            self._connection.close()
+        if self._process is not None and self._process.is_alive():
+            self._process.terminate()
+            self._process.join(5)
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join()
+        self._process, self._connection, self._count = None, None, 0
+
+    def _ensure(self) -> Connection:
+        if self._count >= self._limit:
+            log.info("PROCESS_REPLACED", extra={"fields": {"after": self._count}})
+            self.close()
+        if self._connection is None or self._process is None or not self._process.is_alive():
+            self.close()
+            # Spawned, not forked: CUDA and threads do not survive a fork.
+            start = multiprocessing.get_context("spawn")
+            ours, theirs = start.Pipe()
+            self._process = start.Process(
+                target=_serve, args=(theirs, os.getpid()), name="dicomnode-analysis", daemon=True
+            )
+            self._process.start()
+            theirs.close()
+            self._connection = ours
+        return self._connection
+
+    def _await(
+        self,
+        connection: Connection,
+        progress: Progress,
+        keep_going: Callable[[], bool],
+        every_seconds: float,
+    ) -> object:
+        deadline = time.monotonic() + self._timeout
+        while True:
+            answer = connection.recv() if connection.poll(every_seconds) else None
+            if isinstance(answer, _Progress):
+                progress(answer.stage, answer.fraction)
+            elif answer is not None:
+                return answer
+            if not keep_going():
+                self.close()
+                raise Stopped
+            if time.monotonic() > deadline:
+                self.close()
+                raise EngineError("TIMEOUT", f"the analysis took more than {self._timeout:.0f} s")
+
+    def _died(self) -> EngineError:
+        process = self._process
+        process.join(5)
+        code = process.exitcode
+        self.close()
+        if code == -signal.SIGKILL:
+            return EngineError(
+                "WORKER_KILLED", "the analysis process was killed, as by a lack of memory"
+            )
+        return EngineError("WORKER_CRASHED", f"the analysis process ended with exit code {code}")
+
+
+def _serve(connection: Connection, parent: int) -> None:
+    """Answer requests until the dispatcher closes the pipe or dies."""
+    from dicomnode import logs
+    from dicomnode.pipeline import Analyzer
+
+    logs.set_up("analysis")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the dispatcher's to answer
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    analyzer = Analyzer()
+    while True:
+        try:
+            request = connection.recv()
+        except EOFError:
+            return
+        connection.send(_answer(analyzer, request, connection))
+
+
+def _answer(analyzer: Any, request: _Request, connection: Connection) -> object:
+    def report(stage: str, fraction: float) -> None:
+        connection.send(_Progress(stage, fraction))
+
+    try:
+        data = [path.read_bytes() for path in request.paths]
+        return analyzer.analyze(data, request.plan, report)
+    except Refusal as refusal:
+        return refusal
+    except MemoryError:
+        log.exception("OUT_OF_MEMORY")
+        return EngineError("OUT_OF_MEMORY", "the analysis ran out of memory")
+    except Exception as error:  # whatever a model raises becomes an outcome of the job
+        log.exception("ANALYSIS_FAILED")
+        return EngineError("ANALYSIS_FAILED", f"{type(error).__name__}: see the log of the worker")
+
+
+def _die_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

@@ -1,0 +1,200 @@
+"""Deliveries: one result instance to one destination, in the order of its result set."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, exists, select
+
+from dicomnode.domain.admission import ATTENTION
+from dicomnode.domain.identifiers import InstanceUID, SOPClassUID, TransferSyntaxUID
+from dicomnode.domain.lifecycle import DELIVERED, PENDING, REFUSED, SENDING
+from dicomnode.domain.outcomes import Done, Outcome, Refuse
+from dicomnode.domain.records import Delivery
+from dicomnode.ledger.core import Transaction
+from dicomnode.ledger.tables import delivery, job, result
+
+
+def _due(tx: Transaction, destination: str) -> list[ColumnElement[bool]]:
+    """The conditions of what may be sent now: due, and what stands before it has arrived."""
+    before = delivery.alias("before")
+    waits = exists().where(
+        before.c.job_id == delivery.c.job_id,
+        before.c.destination == delivery.c.destination,
+        before.c.position < delivery.c.position,
+        before.c.state != DELIVERED,
+    )
+    return [
+        delivery.c.state == PENDING,
+        delivery.c.destination == destination,
+        delivery.c.due_at <= tx.now,
+        delivery.c.node_id == tx.node_id,
+        ~waits,
+    ]
+
+
+def is_due(tx: Transaction, destination: str) -> bool:
+    """Whether something may be sent to the destination now."""
+    return tx.connection.execute(select(exists().where(and_(*_due(tx, destination))))).scalar_one()
+
+
+def contexts(tx: Transaction, destination: str) -> list[tuple[SOPClassUID, TransferSyntaxUID]]:
+    """Return the distinct (SOP class, transfer syntax) pairs that wait for the destination."""
+    rows = tx.connection.execute(
+        select(result.c.sop_class_uid, result.c.transfer_syntax_uid)
+        .join(delivery, delivery.c.result_id == result.c.id)
+        .where(delivery.c.destination == destination, delivery.c.state == PENDING)
+        .distinct()
+        .order_by(result.c.sop_class_uid, result.c.transfer_syntax_uid)
+    )
+    return [
+        (SOPClassUID(row.sop_class_uid), TransferSyntaxUID(row.transfer_syntax_uid)) for row in rows
+    ]
+
+
+def claim(tx: Transaction, destination: str) -> Delivery | None:
+    """Take the next delivery to a destination, or return None."""
+    row = tx.connection.execute(
+        select(delivery, result, job.c.study_id, delivery.c.id.label("delivery_id"))
+        .join(result, result.c.id == delivery.c.result_id)
+        .join(job, job.c.id == delivery.c.job_id)
+        .where(*_due(tx, destination))
+        .order_by(delivery.c.due_at, delivery.c.job_id, delivery.c.position)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=delivery)
+    ).first()
+    if row is None:
+        return None
+    attempt = row.attempt + 1
+    tx.move(
+        delivery,
+        row.delivery_id,
+        "claim",
+        attempt=attempt,
+        updated_at=tx.now,
+    )
+    return Delivery(
+        id=row.delivery_id,
+        attempt=attempt,
+        job_id=row.job_id,
+        study_id=row.study_id,
+        destination=destination,
+        kind=row.kind,
+        sop_class_uid=SOPClassUID(row.sop_class_uid),
+        sop_instance_uid=InstanceUID(row.sop_instance_uid),
+        transfer_syntax_uid=TransferSyntaxUID(row.transfer_syntax_uid),
+        path=row.path,
+    )
+
+
+def finish(
+    tx: Transaction,
+    claimed: Delivery,
+    outcome: Outcome,
+    *,
+    status: int | None,
+    wait: timedelta,
+    give_up_after: timedelta,
+) -> None:
+    """Record what an attempt to deliver came to."""
+    row = tx.connection.execute(select(delivery).where(delivery.c.id == claimed.id)).one()
+    if not isinstance(outcome, (Done, Refuse)) and tx.now - row.created_at >= give_up_after:
+        outcome = Refuse("GAVE_UP", f"{outcome.code}: {outcome.detail}")
+    values: dict[str, Any] = {"last_status": status, "updated_at": tx.now}
+    if isinstance(outcome, Done):
+        step, level = "delivered", "info"
+        values |= {"reason": outcome.code if outcome.warning else None, "detail": outcome.warning}
+        if outcome.warning:
+            level = ATTENTION if outcome.code == "COERCED" else "warning"
+        code, detail = "DELIVERED", outcome.warning
+    elif isinstance(outcome, Refuse):
+        step, level, code = "refuse", ATTENTION, "DELIVERY_REFUSED"
+        values |= {"reason": outcome.code, "detail": outcome.detail}
+        detail = f"{outcome.code}: {outcome.detail}"
+    else:
+        step, level, code = "retry", "warning", "DELIVERY_RETRY"
+        values |= {"reason": outcome.code, "detail": outcome.detail, "due_at": tx.now + wait}
+        detail = f"{outcome.code}: {outcome.detail}"
+    detail = f"{claimed.kind} to {claimed.destination}" + (f": {detail}" if detail else "")
+
+    def record(event_code: str, event_level: str) -> None:
+        tx.event(
+            event_code,
+            level=event_level,
+            detail=detail,
+            study=claimed.study_id,
+            job=claimed.job_id,
+            delivery=claimed.id,
+        )
+
+    if tx.move(delivery, claimed.id, step, delivery.c.attempt == claimed.attempt, **values):
+        record(code, level)
+        if isinstance(outcome, Refuse):
+            _refuse_dependents(tx, row.job_id, claimed.destination, row.position)
+    elif isinstance(outcome, Done):
+        record("DELIVERED_AFTER_CANCEL", ATTENTION)
+
+
+def _refuse_dependents(tx: Transaction, job_id: int, destination: str, position: int) -> None:
+    """What comes after a refused object refers to it, so the destination gets none of it."""
+    rows = tx.connection.execute(
+        select(delivery.c.id).where(
+            delivery.c.job_id == job_id,
+            delivery.c.destination == destination,
+            delivery.c.position > position,
+            delivery.c.state == PENDING,
+        )
+    ).scalars()
+    for row_id in rows.all():
+        tx.move(
+            delivery,
+            row_id,
+            "refuse",
+            reason="REFERS_TO_REFUSED",
+            detail="it refers to an object that the destination refused",
+            updated_at=tx.now,
+        )
+
+
+def _step_all(tx: Transaction, step: str, reason: str, *where: ColumnElement[bool]) -> int:
+    rows = tx.connection.execute(select(delivery.c.id).where(*where)).scalars().all()
+    return sum(tx.move(delivery, row_id, step, reason=reason, updated_at=tx.now) for row_id in rows)
+
+
+def cancel_job(tx: Transaction, job_id: int, reason: str) -> int:
+    """Cancel what has not arrived of a job's results; return how many."""
+    return _step_all(
+        tx,
+        "cancel",
+        reason,
+        delivery.c.job_id == job_id,
+        delivery.c.state.in_((PENDING, SENDING, "HELD", REFUSED)),
+    )
+
+
+def hold_study(tx: Transaction, study_id: int, reason: str) -> int:
+    """Hold what has not arrived of a study's results; return how many."""
+    of_study = select(job.c.id).where(job.c.study_id == study_id)
+    return _step_all(
+        tx,
+        "hold",
+        reason,
+        delivery.c.job_id.in_(of_study),
+        delivery.c.state.in_((PENDING, SENDING)),
+    )
+
+
+def take_back(tx: Transaction) -> int:
+    """Make every delivery of this node that was under way pending again; return how many.
+
+    For a sender that starts: it is the node's only one, so whatever was under way is not any more.
+    Whether the peer has the object is unknown; the same bytes are sent once more.
+    """
+    return _step_all(
+        tx,
+        "retry",
+        "SENDER_LOST",
+        delivery.c.state == SENDING,
+        delivery.c.node_id == tx.node_id,
+    )

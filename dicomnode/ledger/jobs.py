@@ -1,0 +1,341 @@
+"""Jobs: made when a study closes, leased by a worker, fenced by the attempt number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, select
+
+from dicomnode.domain.admission import ATTENTION
+from dicomnode.domain.identifiers import SeriesUID, StudyUID
+from dicomnode.domain.lifecycle import DELIVERED, HELD, LEASED, OPEN, PENDING, QUEUED
+from dicomnode.domain.outcomes import Refuse, Retry
+from dicomnode.domain.plans import SR, Predecessor
+from dicomnode.domain.records import Job, SeriesFacts, StoredResult
+from dicomnode.domain.routing import Choice
+from dicomnode.ledger.core import Transaction
+from dicomnode.ledger.tables import association, delivery, instance, job, result, series, study
+
+
+def close_due_study(tx: Transaction, choose: Callable[[SeriesFacts], Choice]) -> bool:
+    """Close one study that has been quiet long enough, and queue the jobs its series get.
+
+    Returns:
+        Whether there was one.
+    """
+    row = tx.connection.execute(
+        select(study)
+        .where(study.c.state == OPEN, study.c.due_at <= tx.now, study.c.node_id == tx.node_id)
+        .order_by(study.c.due_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    ).first()
+    if row is None:
+        return False
+    queued = 0
+    for series_row in tx.connection.execute(
+        select(series).where(series.c.study_id == row.id)
+    ).all():
+        choice = choose(_facts(tx, series_row))
+        tx.connection.execute(
+            series.update()
+            .where(series.c.id == series_row.id)
+            .values(chosen_model=choice.model, choice=choice.why)
+        )
+        queued += _queue(tx, row, series_row, choice)
+    tx.move(study, row.id, "close", closed_at=tx.now, due_at=None)
+    tx.event("STUDY_CLOSED", detail=f"{queued} jobs queued", study=row.id)
+    return True
+
+
+def _facts(tx: Transaction, row: Row[Any]) -> SeriesFacts:
+    members = tx.connection.execute(
+        select(instance.c.sop_class_uid, association.c.calling_ae)
+        .join(association, association.c.id == instance.c.association_id, isouter=True)
+        .where(instance.c.series_id == row.id, instance.c.counts == 1)
+    ).all()
+    return SeriesFacts(
+        modality=row.modality,
+        sop_class_uids=tuple(sorted({member.sop_class_uid for member in members})),
+        body_part=row.body_part,
+        description=row.description,
+        slice_thickness_mm=row.slice_thickness_mm,
+        instances=len(members),
+        calling_aes=tuple(sorted({m.calling_ae for m in members if m.calling_ae is not None})),
+    )
+
+
+def _queue(tx: Transaction, study_row: Row[Any], series_row: Row[Any], choice: Choice) -> int:
+    if choice.model is None:
+        return 0
+    inserted = tx.insert_once(
+        job,
+        study_id=study_row.id,
+        series_id=series_row.id,
+        node_id=study_row.node_id,
+        model_id=choice.model,
+        generation=series_row.generation,
+        identity_revision=study_row.identity_revision,
+        rule=choice.rule or "",
+        destinations=list(choice.destinations),
+        state=QUEUED,
+        due_at=tx.now,
+        created_at=tx.now,
+        updated_at=tx.now,
+    )
+    return int(inserted)
+
+
+def claim(tx: Transaction, worker: str, lease: timedelta) -> Job | None:
+    """Lease the job that has waited longest, or return None."""
+    row = tx.connection.execute(
+        select(job, study.c.study_uid, series.c.series_uid)
+        .join(study, study.c.id == job.c.study_id)
+        .join(series, series.c.id == job.c.series_id)
+        .where(
+            job.c.state == QUEUED,
+            job.c.due_at <= tx.now,
+            job.c.node_id == tx.node_id,
+            study.c.state != HELD,
+        )
+        .order_by(job.c.due_at, job.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=job)
+    ).first()
+    if row is None:
+        return None
+    attempt = row.attempt + 1
+    analysed_at: datetime = row.analysed_at or tx.now
+    tx.move(
+        job,
+        row.id,
+        "claim",
+        attempt=attempt,
+        lease_until=tx.now + lease,
+        worker=worker,
+        stage="starting",
+        progress=0.0,
+        analysed_at=analysed_at,
+        updated_at=tx.now,
+    )
+    tx.event("JOB_CLAIMED", detail=f"attempt {attempt}", study=row.study_id, job=row.id)
+    paths = tx.connection.execute(
+        select(instance.c.path)
+        .where(
+            instance.c.series_id == row.series_id,
+            instance.c.generation <= row.generation,
+            instance.c.counts == 1,
+        )
+        .order_by(instance.c.sop_instance_uid)
+    ).scalars()
+    return Job(
+        id=row.id,
+        attempt=attempt,
+        study_id=row.study_id,
+        series_id=row.series_id,
+        study_uid=StudyUID(row.study_uid),
+        series_uid=SeriesUID(row.series_uid),
+        model_id=row.model_id,
+        generation=row.generation,
+        identity_revision=row.identity_revision,
+        destinations=tuple(row.destinations),
+        analysed_at=analysed_at,
+        paths=tuple(paths),
+    )
+
+
+def predecessor(tx: Transaction, claimed: Job) -> Predecessor | None:
+    """Return the newest delivered report that this job's report replaces, if there is one."""
+    row = tx.connection.execute(
+        select(result)
+        .join(job, job.c.id == result.c.job_id)
+        .join(delivery, delivery.c.result_id == result.c.id)
+        .where(
+            job.c.series_id == claimed.series_id,
+            job.c.model_id == claimed.model_id,
+            job.c.generation < claimed.generation,
+            result.c.kind == SR,
+            delivery.c.state == DELIVERED,
+        )
+        .order_by(job.c.generation.desc())
+        .limit(1)
+    ).first()
+    if row is None:
+        return None
+    return Predecessor(
+        study_uid=claimed.study_uid,
+        series_uid=row.series_uid,
+        sop_class_uid=row.sop_class_uid,
+        sop_instance_uid=row.sop_instance_uid,
+    )
+
+
+def heartbeat(tx: Transaction, claimed: Job, lease: timedelta, stage: str, progress: float) -> bool:
+    """Extend the lease and record the progress; False means that the job is no longer ours."""
+    changed = tx.connection.execute(
+        job.update()
+        .where(job.c.id == claimed.id, job.c.attempt == claimed.attempt, job.c.state == LEASED)
+        .values(lease_until=tx.now + lease, stage=stage, progress=progress, updated_at=tx.now)
+    )
+    return changed.rowcount == 1
+
+
+def finish(
+    tx: Transaction,
+    claimed: Job,
+    results: Sequence[StoredResult],
+    *,
+    deliver_to: Sequence[str],
+    not_allowed: Sequence[str],
+    label_map_path: str,
+    label_map_digest: str,
+    findings: Sequence[str],
+    timings: dict[str, float],
+) -> bool:
+    """Record the result set and its deliveries; False means that another attempt was first.
+
+    Args:
+        deliver_to: destinations that get the results.
+        not_allowed: destinations of the rule that a demonstration model's results may not go to.
+    """
+    done = tx.move(
+        job,
+        claimed.id,
+        "done",
+        job.c.attempt == claimed.attempt,
+        lease_until=None,
+        stage="done",
+        progress=1.0,
+        reason=None,
+        detail="",
+        findings=list(findings),
+        timings=timings,
+        label_map_path=label_map_path,
+        label_map_digest=label_map_digest,
+        updated_at=tx.now,
+    )
+    if not done:
+        return False
+    for item in results:
+        result_id = tx.insert(
+            result,
+            job_id=claimed.id,
+            kind=item.kind,
+            position=item.position,
+            sop_class_uid=item.sop_class_uid,
+            sop_instance_uid=item.sop_instance_uid,
+            series_uid=item.series_uid,
+            transfer_syntax_uid=item.transfer_syntax_uid,
+            path=item.path,
+            digest=item.digest,
+            size=item.size,
+            summary=item.summary,
+            created_at=tx.now,
+        )
+        for name in deliver_to:
+            tx.insert(
+                delivery,
+                result_id=result_id,
+                job_id=claimed.id,
+                node_id=tx.node_id,
+                destination=name,
+                position=item.position,
+                state=PENDING,
+                due_at=tx.now,
+                created_at=tx.now,
+                updated_at=tx.now,
+            )
+
+    def record(code: str, level: str, detail: str) -> None:
+        tx.event(
+            code,
+            level=level,
+            detail=detail,
+            study=claimed.study_id,
+            series=claimed.series_id,
+            job=claimed.id,
+        )
+
+    record("JOB_DONE", "info", f"{len(results)} result instances")
+    for name in not_allowed:
+        record(
+            "DEMO_NOT_ALLOWED",
+            ATTENTION,
+            f"results of a demonstration model do not go to {name}, which is not loopback",
+        )
+    for sentence in findings:
+        record("FINDING", "warning", sentence)
+    return True
+
+
+def fail(
+    tx: Transaction,
+    claimed: Job,
+    outcome: Retry | Refuse,
+    *,
+    max_failures: int,
+    wait: timedelta,
+    counts: bool = True,
+) -> bool:
+    """Record an attempt that gave no results; False means that the job was no longer ours."""
+    row = tx.connection.execute(select(job).where(job.c.id == claimed.id)).one()
+    if row.attempt != claimed.attempt:
+        return False
+    return _fail(tx, row, outcome, max_failures=max_failures, wait=wait, counts=counts)
+
+
+def _fail(
+    tx: Transaction,
+    row: Row[Any],
+    outcome: Retry | Refuse,
+    *,
+    max_failures: int,
+    wait: timedelta,
+    counts: bool,
+) -> bool:
+    failures = row.failures + int(counts)
+    values: dict[str, Any] = {
+        "failures": failures,
+        "lease_until": None,
+        "reason": outcome.code,
+        "detail": outcome.detail,
+        "updated_at": tx.now,
+    }
+    if isinstance(outcome, Refuse):
+        step, code, level = "refuse", "JOB_REFUSED", ATTENTION
+    elif failures >= max_failures:
+        step, code, level = "quarantine", "JOB_QUARANTINED", ATTENTION
+    else:
+        step, code, level = "retry", "JOB_RETRY", "warning" if counts else "info"
+        values["due_at"] = tx.now + wait
+    if not tx.move(job, row.id, step, job.c.attempt == row.attempt, **values):
+        return False
+    detail = f"{outcome.code}: {outcome.detail}"
+    tx.event(code, level=level, detail=detail, study=row.study_id, series=row.series_id, job=row.id)
+    return True
+
+
+def take_back(
+    tx: Transaction,
+    outcome: Retry,
+    *,
+    max_failures: int,
+    wait: timedelta,
+    worker: str | None = None,
+) -> int:
+    """Take back jobs of this node whose lease ran out; return how many.
+
+    Args:
+        worker: take back at once all that this worker holds, because it is known to be dead.
+    """
+    lost = job.c.lease_until < tx.now if worker is None else job.c.worker == worker
+    rows = tx.connection.execute(
+        select(job)
+        .where(job.c.state == LEASED, job.c.node_id == tx.node_id, lost)
+        .with_for_update(skip_locked=True)
+    ).all()
+    return sum(
+        _fail(tx, row, outcome, max_failures=max_failures, wait=wait, counts=True) for row in rows
+    )

@@ -1,0 +1,35 @@
+"""Which processes are at work: each role says now and then that it lives and what it does."""
+
+from __future__ import annotations
+
+from dicomnode.ledger.core import Transaction
+from dicomnode.ledger.tables import worker
+
+
+def worker_id(tx: Transaction, role: str) -> str:
+    """Return the id of this node's one process of a role."""
+    return f"{tx.node_id}:{role}"
+
+
+def beat(tx: Transaction, role: str, pid: int, doing: str) -> None:
+    """Record that a role's process lives."""
+    row_id = worker_id(tx, role)
+    values = {"pid": pid, "doing": doing, "seen_at": tx.now}
+    created = tx.insert_once(
+        worker, id=row_id, node_id=tx.node_id, role=role, started_at=tx.now, **values
+    )
+    if not created:
+        tx.connection.execute(worker.update().where(worker.c.id == row_id).values(**values))
+
+
+def start(tx: Transaction, role: str, pid: int) -> None:
+    """Record that a role's process has started."""
+    beat(tx, role, pid, "starting")
+    tx.connection.execute(
+        worker.update().where(worker.c.id == worker_id(tx, role)).values(started_at=tx.now)
+    )
+
+
+def leave(tx: Transaction, role: str) -> None:
+    """Record that a role's process ends in good order."""
+    tx.connection.execute(worker.delete().where(worker.c.id == worker_id(tx, role)))

@@ -1,0 +1,264 @@
+"""The tables. Times are UTC. Patients stand here as keyed hashes only."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+UID = String(64)
+DIGEST = String(64)
+CODE = String(64)
+Identity = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC; SQLite, which has no time zones, keeps it naive."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a time zone cannot go into the ledger")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _key() -> Column[int]:
+    return Column("id", Identity, primary_key=True, autoincrement=True)
+
+
+def _to(table: str, *, nullable: bool = False) -> Column[int]:
+    return Column(f"{table}_id", Identity, ForeignKey(f"{table}.id"), nullable=nullable)
+
+
+def _time(name: str, *, nullable: bool = False) -> Column[datetime]:
+    return Column(name, UtcDateTime, nullable=nullable)
+
+
+def _text(name: str, kind: Any = Text, *, default: str | None = "") -> Column[str]:
+    return Column(name, kind, nullable=default is None, default=default)
+
+
+node = Table(
+    "node",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    _text("ae_title", String(16)),
+    _text("patient_key_id", String(16)),
+    _time("started_at"),
+)
+
+association = Table(
+    "association",
+    metadata,
+    _key(),
+    Column("node_id", String(64), ForeignKey("node.id"), nullable=False),
+    _text("calling_ae", String(16)),
+    _text("called_ae", String(16)),
+    _text("address", String(64)),
+    _time("opened_at"),
+    _time("closed_at", nullable=True),
+    _text("outcome", CODE, default=None),
+    Column("instances", Integer, nullable=False, default=0),
+    Column("bytes", BigInteger, nullable=False, default=0),
+)
+
+study = Table(
+    "study",
+    metadata,
+    _key(),
+    Column("study_uid", UID, nullable=False, unique=True),
+    Column("node_id", String(64), ForeignKey("node.id"), nullable=False),
+    Column("patient_key", DIGEST, nullable=False),
+    Column("identity_digest", DIGEST, nullable=False),
+    Column("identity_revision", Integer, nullable=False, default=0),
+    Column("state", CODE, nullable=False),
+    _text("hold_reason", CODE, default=None),
+    _time("first_at"),
+    _time("last_at"),
+    _time("due_at", nullable=True),
+    _time("closed_at", nullable=True),
+    Index("ix_study_state_due_at", "state", "due_at"),
+)
+
+series = Table(
+    "series",
+    metadata,
+    _key(),
+    _to("study"),
+    Column("series_uid", UID, nullable=False),
+    _text("modality", String(16)),
+    Column("series_number", BigInteger),
+    _text("description"),
+    _text("body_part"),
+    Column("slice_thickness_mm", Float),
+    Column("generation", Integer, nullable=False, default=1),
+    _text("chosen_model", CODE, default=None),
+    _text("choice"),
+    _time("last_at"),
+    UniqueConstraint("study_id", "series_uid"),
+)
+
+instance = Table(
+    "instance",
+    metadata,
+    _key(),
+    _to("series"),
+    _to("association", nullable=True),
+    Column("node_id", String(64), ForeignKey("node.id"), nullable=False),
+    Column("sop_instance_uid", UID, nullable=False, unique=True),
+    Column("sop_class_uid", UID, nullable=False),
+    Column("transfer_syntax_uid", UID, nullable=False),
+    Column("digest", DIGEST, nullable=False),
+    Column("pixel_digest", DIGEST, nullable=False),
+    Column("geometry_digest", DIGEST, nullable=False),
+    Column("identity_digest", DIGEST, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("counts", Integer, nullable=False, default=1),
+    _time("received_at"),
+    _time("purged_at", nullable=True),
+    Index("ix_instance_series_id", "series_id"),
+)
+
+job = Table(
+    "job",
+    metadata,
+    _key(),
+    _to("study"),
+    _to("series"),
+    Column("node_id", String(64), ForeignKey("node.id"), nullable=False),
+    Column("model_id", CODE, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("identity_revision", Integer, nullable=False, default=0),
+    _text("rule"),
+    Column("destinations", JSON, nullable=False),
+    Column("state", CODE, nullable=False),
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("failures", Integer, nullable=False, default=0),
+    _time("due_at"),
+    _time("lease_until", nullable=True),
+    _text("worker", String(128), default=None),
+    _text("stage", CODE, default=None),
+    Column("progress", Float),
+    _text("reason", CODE, default=None),
+    _text("detail"),
+    Column("findings", JSON),
+    Column("timings", JSON),
+    _text("label_map_path", Text, default=None),
+    _text("label_map_digest", DIGEST, default=None),
+    _time("created_at"),
+    _time("analysed_at", nullable=True),
+    _time("updated_at"),
+    UniqueConstraint("series_id", "model_id", "generation"),
+    Index("ix_job_state_due_at", "state", "due_at"),
+)
+
+result = Table(
+    "result",
+    metadata,
+    _key(),
+    _to("job"),
+    Column("kind", CODE, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("sop_class_uid", UID, nullable=False),
+    Column("sop_instance_uid", UID, nullable=False, unique=True),
+    Column("series_uid", UID, nullable=False),
+    Column("transfer_syntax_uid", UID, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("digest", DIGEST, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("summary", JSON, nullable=False),
+    _time("created_at"),
+    UniqueConstraint("job_id", "kind"),
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    _key(),
+    _to("result"),
+    _to("job"),
+    Column("node_id", String(64), ForeignKey("node.id"), nullable=False),
+    Column("destination", CODE, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("state", CODE, nullable=False),
+    Column("attempt", Integer, nullable=False, default=0),
+    _time("due_at"),
+    Column("last_status", Integer),
+    _text("reason", CODE, default=None),
+    _text("detail"),
+    _time("created_at"),
+    _time("updated_at"),
+    UniqueConstraint("result_id", "destination"),
+    Index("ix_delivery_state_destination_due_at", "state", "destination", "due_at"),
+    Index("ix_delivery_job_id", "job_id"),
+)
+
+event = Table(
+    "event",
+    metadata,
+    _key(),
+    _time("at"),
+    Column("node_id", String(64), ForeignKey("node.id"), nullable=False),
+    Column("level", CODE, nullable=False),
+    Column("code", CODE, nullable=False),
+    _text("detail"),
+    Column("count", Integer, nullable=False, default=1),
+    _to("study", nullable=True),
+    _to("series", nullable=True),
+    _to("job", nullable=True),
+    _to("delivery", nullable=True),
+    _to("association", nullable=True),
+    _time("resolved_at", nullable=True),
+    Index("ix_event_level_resolved_at", "level", "resolved_at"),
+    Index("ix_event_study_id", "study_id"),
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", String(128), primary_key=True),
+    Column("node_id", String(64), ForeignKey("node.id"), nullable=False),
+    Column("role", CODE, nullable=False),
+    Column("pid", Integer, nullable=False),
+    _text("doing"),
+    _time("started_at"),
+    _time("seen_at"),
+)

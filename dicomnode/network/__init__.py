@@ -1,0 +1,1 @@
+"""DIMSE: the only importer of pynetdicom. Moves bytes and statuses, decides nothing."""

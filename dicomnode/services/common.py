@@ -1,0 +1,128 @@
+"""What every role has: settings, spool, ledger, a stop signal and a sign of life."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import FrameType
+
+from dicomnode.errors import DicomnodeError, LedgerError
+from dicomnode.ledger import Ledger, intake, presence
+from dicomnode.ledger.schema import upgrade
+from dicomnode.settings import Settings
+from dicomnode.spool import Spool
+
+log = logging.getLogger(__name__)
+
+LIFELINE = "DICOMNODE_LIFELINE"
+"""Set by a supervisor: standard input ends when the supervisor does, and so does the role."""
+BEAT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a role works with."""
+
+    settings: Settings
+    spool: Spool
+    ledger: Ledger
+    patient_key: bytes
+    stop: threading.Event
+
+
+def open_context(settings: Settings) -> Context:
+    """Open the spool and the ledger, bring its schema up to date and register this node.
+
+    Raises:
+        DicomnodeError: one of them cannot be used.
+    """
+    spool = Spool(settings.spool_folder)
+    try:
+        spool.create()
+        key = _patient_key(settings.patient_key_file)
+    except OSError as error:
+        raise DicomnodeError(f"storage cannot be used: {error}") from error
+    ledger = Ledger(settings.ledger_url, settings.node.id)
+    upgrade(ledger)
+    with ledger.transaction() as tx:
+        intake.register_node(tx, settings.node.ae_title, sha256(key).hexdigest()[:16])
+    return Context(
+        settings=settings, spool=spool, ledger=ledger, patient_key=key, stop=threading.Event()
+    )
+
+
+def _patient_key(path: Path) -> bytes:
+    """Read the key that hashes patients, or make it, for this user's eyes only."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    if not path.exists():
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(32))
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):  # another role was first: use its key
+                os.link(fresh, path)
+        finally:
+            fresh.unlink()
+    key = path.read_bytes()
+    if len(key) < 16:
+        raise DicomnodeError(f"{path}: a patient key has at least 16 bytes, found {len(key)}")
+    return key
+
+
+@contextmanager
+def role(settings: Settings, name: str) -> Iterator[Context]:
+    """Run a role: hold its place, end on SIGTERM, SIGINT or with the supervisor, say it lives."""
+    context = open_context(settings)
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        context.stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    if os.environ.get(LIFELINE):
+        threading.Thread(target=_watch_lifeline, args=(context.stop,), daemon=True).start()
+    with context.spool.only(name):
+        with context.ledger.transaction() as tx:
+            presence.start(tx, name, os.getpid())
+        log.info("ROLE_STARTED", extra={"fields": {"pid": os.getpid()}})
+        try:
+            yield context
+        finally:
+            with contextlib.suppress(LedgerError), context.ledger.transaction() as tx:
+                presence.leave(tx, name)
+            context.ledger.close()
+            log.info("ROLE_ENDED")
+
+
+def _watch_lifeline(stop: threading.Event) -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    stop.set()
+
+
+def beat_until_stopped(context: Context, name: str, doing: Callable[[], str]) -> None:
+    """Say every few seconds that the role lives and what it does, until it is to stop."""
+    while not context.stop.wait(BEAT_SECONDS):
+        beat(context, name, doing())
+
+
+def beat(context: Context, name: str, doing: str) -> None:
+    """Say once that the role lives; a ledger that is away is logged and no reason to end."""
+    try:
+        with context.ledger.transaction() as tx:
+            presence.beat(tx, name, os.getpid(), doing)
+    except LedgerError as error:
+        log.warning("LEDGER_UNAVAILABLE", extra={"fields": {"detail": str(error)}})

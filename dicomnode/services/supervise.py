@@ -1,0 +1,93 @@
+"""`dicomnode run`: the roles of one machine as child processes; one that dies is started again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from dicomnode.services.common import LIFELINE
+
+log = logging.getLogger(__name__)
+
+ROLES = ("receive", "tick", "work", "send")
+GRACE_SECONDS = 15.0
+RESTART_FIRST_SECONDS = 0.5
+RESTART_CEILING_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+"""A role that has run this long before it died is started again at once."""
+
+
+@dataclass(slots=True)
+class _Child:
+    role: str
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    start_at: float = 0.0
+    failures: int = field(default=0)
+
+
+def supervise(config: Path) -> int:
+    """Run the roles until SIGTERM or SIGINT; return the exit code.
+
+    A child's standard input is a pipe from here: it ends when this process does, however it ends,
+    and the child with it. No role is left behind to hold the port.
+    """
+    stop = threading.Event()
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    children = [_Child(role) for role in ROLES]
+    while not stop.wait(0.1):
+        for child in children:
+            _keep_alive(child, config)
+    return _end(children)
+
+
+def _keep_alive(child: _Child, config: Path) -> None:
+    now = time.monotonic()
+    if child.process is not None:
+        code = child.process.poll()
+        if code is None:
+            return
+        steady = now - child.started_at >= STEADY_SECONDS
+        child.failures = 0 if steady else child.failures + 1
+        wait = 0.0 if steady else RESTART_FIRST_SECONDS * 2.0 ** min(child.failures - 1, 10)
+        child.start_at = now + min(wait, RESTART_CEILING_SECONDS)
+        child.process = None
+        log.warning("ROLE_DIED", extra={"fields": {"role": child.role, "exit_code": code}})
+    if now >= child.start_at:
+        child.process = subprocess.Popen(
+            [sys.executable, "-m", "dicomnode", child.role, str(config)],
+            stdin=subprocess.PIPE,
+            env={**os.environ, LIFELINE: "1"},
+            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends its children
+        )
+        child.started_at = now
+
+
+def _end(children: list[_Child]) -> int:
+    running = [child.process for child in children if child.process is not None]
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    clean = True
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.warning("ROLE_KILLED", extra={"fields": {"pid": process.pid}})
+            process.kill()
+            process.wait()
+            clean = False
+    return 0 if clean else 1

@@ -1,0 +1,73 @@
+"""The tick role: the clock that looks for what is due. APScheduler keeps no state, the ledger does.
+
+Closes studies that have been quiet, and takes back jobs whose worker is silent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from dicomnode.domain.outcomes import Retry
+from dicomnode.domain.routing import choose
+from dicomnode.errors import LedgerError
+from dicomnode.ledger import jobs
+from dicomnode.services.common import Context, beat_until_stopped, role
+from dicomnode.settings import Settings
+
+log = logging.getLogger(__name__)
+
+NAME = "tick"
+CLOSE_EVERY_SECONDS = 1.0
+LEASES_EVERY_SECONDS = 2.0
+
+
+def close_due_studies(context: Context) -> int:
+    """Close every study that is due; return how many."""
+    count = 0
+    while not context.stop.is_set():
+        with context.ledger.transaction() as tx:
+            if not jobs.close_due_study(tx, partial(choose, context.settings.rules)):
+                return count
+        count += 1
+    return count
+
+
+def take_back_jobs(context: Context) -> int:
+    """Take back jobs whose lease ran out; return how many."""
+    work = context.settings.work
+    with context.ledger.transaction() as tx:
+        return jobs.take_back(
+            tx,
+            Retry("WORKER_LOST", "the worker was silent for longer than its lease"),
+            max_failures=work.max_attempts,
+            wait=timedelta(0),
+        )
+
+
+def _guarded(context: Context, act: Callable[[Context], int]) -> None:
+    try:
+        act(context)
+    except LedgerError:
+        log.exception("LEDGER_UNAVAILABLE")  # the next tick tries again
+
+
+def run(settings: Settings) -> None:
+    """Tick until the role is to stop."""
+    with role(settings, NAME) as context:
+        scheduler = BackgroundScheduler(timezone="UTC")
+        options = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        for seconds, act in (
+            (CLOSE_EVERY_SECONDS, close_due_studies),
+            (LEASES_EVERY_SECONDS, take_back_jobs),
+        ):
+            scheduler.add_job(_guarded, "interval", [context, act], seconds=seconds, **options)
+        scheduler.start()
+        try:
+            beat_until_stopped(context, NAME, lambda: "watching what is due")
+        finally:
+            scheduler.shutdown(wait=True)

@@ -1,0 +1,240 @@
+"""The work role: leases a job, has an engine analyse it, records the results.
+
+The lease is kept alive from here while the engine computes; what comes back after the lease is
+lost is not recorded. Loads no model itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from datetime import timedelta
+
+from dicomnode.domain.outcomes import Refuse, Retry
+from dicomnode.domain.plans import Analysis, Plan
+from dicomnode.domain.records import Job, StoredResult
+from dicomnode.domain.routing import may_receive
+from dicomnode.engines.local import LocalEngine, Stopped
+from dicomnode.errors import EngineError, LedgerError, Refusal
+from dicomnode.ledger import jobs, presence
+from dicomnode.services.common import BEAT_SECONDS, Context, beat, role
+from dicomnode.settings import Settings
+
+log = logging.getLogger(__name__)
+
+NAME = "work"
+IDLE_SECONDS = 0.5
+NICENESS = 10
+"""Receiving and sending go first."""
+
+
+class Worker:
+    """Takes one job after the other."""
+
+    def __init__(self, context: Context, engine: LocalEngine) -> None:
+        self._context = context
+        self._engine = engine
+        self._settings = context.settings
+        self._lease = timedelta(seconds=context.settings.work.lease_seconds)
+        self._worker = f"{context.settings.node.id}:{NAME}"
+        self._beat_at = 0.0
+
+    def take_back_own(self) -> None:
+        """Take back what this worker held when it died: its place is free, so it is dead."""
+        with self._context.ledger.transaction() as tx:
+            count = jobs.take_back(
+                tx,
+                Retry("WORKER_DIED", "the worker died while it analysed the series"),
+                max_failures=self._settings.work.max_attempts,
+                wait=timedelta(0),
+                worker=self._worker,
+            )
+        if count:
+            log.warning("JOBS_TAKEN_BACK", extra={"fields": {"count": count}})
+
+    def run_until_stopped(self) -> None:
+        """Work until the role is to stop."""
+        while not self._context.stop.is_set():
+            try:
+                worked = self._run_one()
+            except LedgerError:
+                log.exception("LEDGER_UNAVAILABLE")
+                worked = False
+            if not worked:
+                self._say("waiting for jobs")
+                self._context.stop.wait(IDLE_SECONDS)
+
+    def _run_one(self) -> bool:
+        with self._context.ledger.transaction() as tx:
+            job = jobs.claim(tx, self._worker, self._lease)
+            predecessor = None if job is None else jobs.predecessor(tx, job)
+        if job is None:
+            return False
+        started = time.monotonic()
+        plan = Plan(
+            job_id=str(job.id),
+            model_id=job.model_id,
+            analysed_at=job.analysed_at,
+            station_name=self._settings.node.ae_title,
+            generation=job.generation,
+            identity_revision=job.identity_revision,
+            predecessor=predecessor,
+            model_folders=tuple(str(path) for path in self._settings.work.model_folders),
+            device=self._settings.work.device,
+            threads=self._settings.work.threads,
+        )
+        outcome = self._analyze(job, plan)
+        fields = {
+            "job": job.id,
+            "model": job.model_id,
+            "series_uid": job.series_uid,
+            "attempt": job.attempt,
+            "seconds": round(time.monotonic() - started, 2),
+            "outcome": outcome,
+        }
+        log.info("JOB_ENDED", extra={"fields": fields})
+        return True
+
+    def _analyze(self, job: Job, plan: Plan) -> str:
+        beat = _Heartbeat(self._context, job, self._lease)
+        paths = [self._context.spool.path(path) for path in job.paths]
+        try:
+            analysis = self._engine.analyze(paths, plan, beat.report, beat.keep_going)
+            return self._record(job, analysis)
+        except Refusal as refusal:
+            return self._fail(job, Refuse(refusal.code, refusal.detail))
+        except EngineError as error:
+            return self._fail(job, Retry(error.code, error.detail))
+        except Stopped:
+            if beat.lost:
+                return "LEASE_LOST"
+            return self._fail(job, Retry("STOPPED", "the worker was told to stop"), counts=False)
+        except OSError as error:
+            log.exception("STORAGE_FAILED")
+            return self._fail(job, Retry("STORAGE_FAILED", error.strerror or "see the log"))
+
+    def _record(self, job: Job, analysis: Analysis) -> str:
+        spool = self._context.spool
+        label_map = spool.result_path(job.id, "labels.npz")
+        spool.write(label_map, analysis.label_map)
+        stored = []
+        for position, item in enumerate(analysis.results):
+            path = spool.result_path(job.id, f"{item.sop_instance_uid}.dcm")
+            spool.write(path, item.data)
+            stored.append(
+                StoredResult(
+                    kind=item.kind,
+                    position=position,
+                    sop_class_uid=item.sop_class_uid,
+                    sop_instance_uid=item.sop_instance_uid,
+                    series_uid=item.series_uid,
+                    transfer_syntax_uid=item.transfer_syntax_uid,
+                    path=path,
+                    digest=hashlib.sha256(item.data).hexdigest(),
+                    size=len(item.data),
+                    summary=item.summary,
+                )
+            )
+        allowed, refused = self._split_destinations(job, analysis.demonstration)
+        with self._context.ledger.transaction() as tx:
+            ours = jobs.finish(
+                tx,
+                job,
+                stored,
+                deliver_to=allowed,
+                not_allowed=refused,
+                label_map_path=label_map,
+                label_map_digest=analysis.label_map_digest,
+                findings=analysis.findings,
+                timings=analysis.timings,
+            )
+        return "DONE" if ours else "LEASE_LOST"
+
+    def _split_destinations(self, job: Job, demonstration: bool) -> tuple[list[str], list[str]]:
+        allowed: list[str] = []
+        refused: list[str] = []
+        for name in job.destinations:
+            if name not in self._settings.destinations:
+                refused.append(name)
+                continue
+            may = may_receive(
+                host=self._settings.peer_of(name).host,
+                allow_demo=self._settings.destinations[name].allow_demo,
+                demonstration=demonstration,
+            )
+            (allowed if may else refused).append(name)
+        return allowed, refused
+
+    def _fail(self, job: Job, outcome: Retry | Refuse, *, counts: bool = True) -> str:
+        backoff = self._settings.send.retry
+        wait = backoff.after(job.attempt, 0.5) if counts else timedelta(0)
+        with self._context.ledger.transaction() as tx:
+            ours = jobs.fail(
+                tx,
+                job,
+                outcome,
+                max_failures=self._settings.work.max_attempts,
+                wait=wait,
+                counts=counts,
+            )
+        return outcome.code if ours else "LEASE_LOST"
+
+    def _say(self, doing: str) -> None:
+        if time.monotonic() - self._beat_at >= BEAT_SECONDS:
+            self._beat_at = time.monotonic()
+            beat(self._context, NAME, doing)
+
+
+class _Heartbeat:
+    """Keeps a lease alive while the engine computes, and knows when to end."""
+
+    def __init__(self, context: Context, job: Job, lease: timedelta) -> None:
+        self._context = context
+        self._job = job
+        self._lease = lease
+        self._every = min(BEAT_SECONDS, lease.total_seconds() / 4)
+        self._stage, self._fraction = "starting", 0.0
+        self._at = time.monotonic()
+        self.lost = False
+
+    def report(self, stage: str, fraction: float) -> None:
+        """Take note of the progress; it goes to the ledger with the next beat."""
+        changed = stage != self._stage
+        self._stage, self._fraction = stage, fraction
+        if changed:
+            self._beat()
+
+    def keep_going(self) -> bool:
+        """Beat if it is time; False where the lease is lost or the role is to stop."""
+        if time.monotonic() - self._at >= self._every:
+            self._beat()
+        return not self.lost and not self._context.stop.is_set()
+
+    def _beat(self) -> None:
+        self._at = time.monotonic()
+        try:
+            with self._context.ledger.transaction() as tx:
+                self.lost = not jobs.heartbeat(
+                    tx, self._job, self._lease, self._stage, self._fraction
+                )
+                presence.beat(tx, NAME, os.getpid(), f"job {self._job.id}: {self._stage}")
+        except LedgerError:
+            log.exception("LEDGER_UNAVAILABLE")  # the lease may yet hold; the fence decides
+
+
+def run(settings: Settings) -> None:
+    """Work until the role is to stop."""
+    with role(settings, NAME) as context:
+        os.nice(NICENESS)
+        engine = LocalEngine(
+            analyses_per_process=settings.work.jobs_per_process,
+            timeout_seconds=settings.work.timeout_seconds,
+        )
+        worker = Worker(context, engine)
+        worker.take_back_own()
+        try:
+            worker.run_until_stopped()
+        finally:
+            engine.close()

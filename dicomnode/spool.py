@@ -1,0 +1,142 @@
+"""Bytes: where they lie, and how they get there so that they stay.
+
+    tmp/                                    what is being written; emptied at start
+    instances/<study>/<series>/<sop>.dcm    what was received, named by validated UIDs
+    results/<job>/<sop>.dcm, labels.npz     what was computed
+    quarantine/<name>.dcm, .json            what could not be used, and why
+
+A file is written beside, synchronised, renamed, and its folder synchronised: only then it is
+there. No facts, no decisions, no DICOM beyond the names.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dicomnode.domain.identifiers import InstanceUID, SeriesUID, StudyUID, parse_uid
+from dicomnode.errors import DicomnodeError
+
+
+class RoleIsRunningError(DicomnodeError):
+    """Another process already has this role on this spool."""
+
+
+class Spool:
+    """The folders of one node's bytes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.tmp = root / "tmp"
+        self.instances = root / "instances"
+        self.results = root / "results"
+        self.quarantine = root / "quarantine"
+
+    def create(self) -> None:
+        """Make the folders that are missing, for their owner only."""
+        for folder in (self.tmp, self.instances, self.results, self.quarantine):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def free_bytes(self) -> int:
+        """Return how many bytes an unprivileged process may still write."""
+        return shutil.disk_usage(self.root).free
+
+    @contextmanager
+    def only(self, role: str) -> Iterator[None]:
+        """Hold the place of a role on this spool; the lock goes with the process, however it ends.
+
+        Raises:
+            RoleIsRunningError: another process holds it.
+        """
+        self.create()
+        with (self.root / f"{role}.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RoleIsRunningError(
+                    f"another process runs the role {role} on {self.root}"
+                ) from error
+            yield
+
+    def instance_path(self, study: StudyUID, series: SeriesUID, instance: InstanceUID) -> str:
+        """Return where an instance belongs, relative to the spool."""
+        names = [parse_uid(uid) for uid in (study, series, instance)]
+        return f"instances/{names[0]}/{names[1]}/{names[2]}.dcm"
+
+    def result_path(self, job_id: int, name: str) -> str:
+        """Return where a file of a job's result set belongs, relative to the spool."""
+        if Path(name).name != name:
+            raise ValueError(f"{name!r} is not a plain file name")
+        return f"results/{job_id}/{name}"
+
+    def path(self, relative: str) -> Path:
+        """Return the place of a path that the ledger knows."""
+        return self.root / relative
+
+    def write_tmp(self, chunks: Iterable[bytes]) -> Path:
+        """Write a temporary file and synchronise it."""
+        path = self.tmp / uuid.uuid4().hex
+        try:
+            with path.open("xb", buffering=0) as file:
+                for chunk in chunks:
+                    view = memoryview(chunk)
+                    while view:
+                        view = view[file.write(view) :]
+                os.fdatasync(file.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return path
+
+    def publish(self, tmp: Path, relative: str) -> None:
+        """Give a synchronised temporary file its name for good."""
+        target = self.root / relative
+        self._make_folder(target.parent)
+        tmp.rename(target)
+        _sync_folder(target.parent)
+
+    def write(self, relative: str, data: bytes) -> None:
+        """Write a file for good."""
+        self.publish(self.write_tmp([data]), relative)
+
+    def put_into_quarantine(self, tmp: Path, reason: dict[str, str | int]) -> str:
+        """Move a temporary file into quarantine with its reason; return its name there."""
+        name = uuid.uuid4().hex
+        note = self.write_tmp([json.dumps(reason, sort_keys=True).encode()])
+        self.publish(note, f"quarantine/{name}.json")
+        self.publish(tmp, f"quarantine/{name}.dcm")
+        return f"quarantine/{name}.dcm"
+
+    def clear_tmp(self) -> int:
+        """Remove what a dead writer left unfinished; nobody was told that it was stored."""
+        count = 0
+        for path in self.tmp.iterdir():
+            path.unlink()
+            count += 1
+        return count
+
+    def stored_instances(self) -> Iterator[str]:
+        """Yield the relative paths of all instances that lie in the spool."""
+        for path in sorted(self.instances.glob("*/*/*.dcm")):
+            yield str(path.relative_to(self.root))
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        self._make_folder(folder.parent)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

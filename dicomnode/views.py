@@ -1,0 +1,138 @@
+"""The tables of `status` on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Facts = Mapping[str, Any]
+
+
+def print_overview(console: Console, facts: Facts) -> None:
+    """Print what came, what went, what is stuck and why."""
+    _attention(console, facts["attention"])
+    _print(
+        console,
+        "Roles",
+        facts["roles"],
+        {
+            "role": lambda r: r["role"],
+            "node": lambda r: r["node_id"],
+            "doing": lambda r: "SILENT" if r["silent"] else r["doing"],
+            "last sign": lambda r: _time(r["seen_at"]),
+        },
+    )
+    _print(
+        console,
+        "Studies",
+        facts["studies"],
+        {
+            "Study Instance UID": lambda r: r["study_uid"],
+            "state": lambda r: " ".join(filter(None, (r["state"], r["hold_reason"]))),
+            "instances": lambda r: str(r["instances"]),
+            "last instance": lambda r: _time(r["last_at"]),
+            "closes": lambda r: _time(r["due_at"]),
+        },
+    )
+    _print(
+        console,
+        "Series",
+        facts["series"],
+        {
+            "Series Instance UID": lambda r: r["series_uid"],
+            "modality": lambda r: r["modality"],
+            "instances": lambda r: str(r["instances"]),
+            "generation": lambda r: str(r["generation"]),
+            "model": lambda r: r["chosen_model"] or "-",
+            "why": lambda r: r["choice"],
+        },
+    )
+    _print(
+        console,
+        "Jobs",
+        facts["jobs"],
+        {
+            "job": lambda r: str(r["id"]),
+            "model": lambda r: r["model_id"],
+            "state": lambda r: r["state"],
+            "stage": lambda r: _stage(r),
+            "tries": lambda r: str(r["attempt"]),
+            "reason": lambda r: ": ".join(filter(None, (r["reason"], r["detail"]))),
+            "changed": lambda r: _time(r["updated_at"]),
+        },
+    )
+    _print(
+        console,
+        "Deliveries",
+        facts["deliveries"],
+        {
+            "job": lambda r: str(r["job_id"]),
+            "object": lambda r: r["kind"].upper(),
+            "destination": lambda r: r["destination"],
+            "state": lambda r: r["state"],
+            "tries": lambda r: str(r["attempt"]),
+            "reason": lambda r: ": ".join(filter(None, (r["reason"], r["detail"]))),
+            "changed": lambda r: _time(r["updated_at"]),
+            "next try": lambda r: _time(r["due_at"]) if r["state"] == "PENDING" else "",
+        },
+    )
+
+
+def print_events(console: Console, facts: Facts) -> None:
+    """Print the events of one study, oldest first."""
+    if not facts["events"]:
+        console.print(f"nothing is known of study {facts['study_uid']}", highlight=False)
+        return
+    _print(
+        console,
+        f"Study {facts['study_uid']}",
+        facts["events"],
+        {
+            "time": lambda r: _time(r["at"]),
+            "level": lambda r: r["level"],
+            "event": lambda r: r["code"],
+            "job": lambda r: str(r["job_id"] or ""),
+            "detail": lambda r: r["detail"],
+        },
+    )
+
+
+def _attention(console: Console, events: Sequence[Facts]) -> None:
+    if not events:
+        console.print("Nothing needs attention.", style="green")
+        return
+    console.print(f"{len(events)} things need attention:", style="bold red")
+    for event in events:
+        subject = event["study_uid"] or ""
+        console.print(
+            f"  {_time(event['at'])}  {event['code']}  {event['detail']}  {subject}".rstrip(),
+            style="red",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _print(console: Console, title: str, rows: Sequence[Facts], columns: Mapping[str, Any]) -> None:
+    if not rows:
+        console.print(f"{title}: none", style="dim")
+        return
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(column(row) for column in columns.values()))
+    console.print(table)
+
+
+def _time(text: str | None) -> str:
+    return "" if not text else text[:19].replace("T", " ") + " UTC"
+
+
+def _stage(row: Facts) -> str:
+    if row["state"] != "LEASED" or row["progress"] is None:
+        return ""
+    return f"{row['stage']} {row['progress']:.0%}"
