@@ -35,10 +35,10 @@ _EITHER = frozenset({JPEG2000, JPEG2000MC})
 def decode_slice(
     dataset: Dataset, transfer_syntax: UID
 ) -> tuple[NDArray[np.int16], NDArray[np.bool_] | None]:
-    """Return HU [row, column], rounded, not below -1024, and where they are measured.
+    """Return HU [row, column], rounded, not below -1024, and where they are padding.
 
-    The second array is False at padding (Pixel Padding Value and Range Limit, PS3.3 C.7.5.1.1.2,
-    or values below any density); None where there is none.
+    The second array is True at padding (Pixel Padding Value and Range Limit, PS3.3 C.7.5.1.1.2,
+    or values below any density), whose HU is -1024; None where there is none.
 
     Raises:
         Refusal: UNDECODABLE.
@@ -58,7 +58,21 @@ def decode_slice(
     if padding is None or not padding.any():
         return result, None
     result[padding] = AIR_HU
-    return result, ~padding
+    return result, padding
+
+
+def outer_padding(padding: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the part of `padding` [row, column] that reaches the edge along a row or column.
+
+    Around a round reconstruction that is all of it. Inside the body the padding value is only the
+    darkest air: scanners declare 0 for it, which is -1024 HU.
+    """
+    outside = np.zeros_like(padding)
+    for axis in (0, 1):
+        outside |= np.logical_and.accumulate(padding, axis=axis)
+        from_end = np.logical_and.accumulate(np.flip(padding, axis), axis=axis)
+        outside |= np.flip(from_end, axis)
+    return outside
 
 
 def is_lossy(dataset: Dataset, transfer_syntax: UID) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.errors import Refusal
-from dicomnode.imaging.decoding import decode_slice, is_lossy
+from dicomnode.imaging.decoding import decode_slice, is_lossy, outer_padding
 from dicomnode.imaging.geometry import StackGeometry, orthonormal, stack_geometry
 from dicomnode.imaging.parsing import Parsed, parse, text
 from dicomnode.imaging.slices import Slice, check_identity, reason_against, slice_of
@@ -100,13 +100,7 @@ def _listed(counts: Counter[str]) -> str:
 def _scan(stack: Stack, geometry: StackGeometry, total: int, findings: Sequence[str]) -> Scan:
     ordered = [stack.slices[index] for index in geometry.order]
     first = stack.slices[0]
-    volume = np.empty((len(ordered), *first.matrix), np.int16)
-    masks: dict[int, NDArray[np.bool_]] = {}
-    for index, item in enumerate(ordered):
-        volume[index], mask = decode_slice(item.dataset, item.transfer_syntax)
-        if mask is not None:
-            masks[index] = mask
-    valid = _stacked(masks, volume.shape)
+    volume, valid = _decoded(ordered)
     lossy = any(is_lossy(item.dataset, item.transfer_syntax) for item in ordered)
     said = list(findings)
     if lossy:
@@ -130,15 +124,23 @@ def _scan(stack: Stack, geometry: StackGeometry, total: int, findings: Sequence[
     )
 
 
-def _stacked(
-    masks: dict[int, NDArray[np.bool_]], shape: tuple[int, ...]
-) -> NDArray[np.bool_] | None:
-    if not masks:
-        return None
-    valid = np.ones(shape, np.bool_)
-    for index, mask in masks.items():
-        valid[index] = mask
-    return valid
+def _decoded(ordered: Sequence[Slice]) -> tuple[NDArray[np.int16], NDArray[np.bool_] | None]:
+    """Return HU and validity [slice, row, column]; the latter None where all is valid."""
+    volume = np.empty((len(ordered), *ordered[0].matrix), np.int16)
+    valid: NDArray[np.bool_] | None = None
+    padding: NDArray[np.bool_] | None = None
+    outside: NDArray[np.bool_] | None = None
+    for index, item in enumerate(ordered):
+        volume[index], found = decode_slice(item.dataset, item.transfer_syntax)
+        if found is None:
+            continue
+        # The padding of neighbouring slices is nearly always the same circle.
+        if outside is None or padding is None or not np.array_equal(found, padding):
+            padding, outside = found, outer_padding(found)
+        if valid is None:
+            valid = np.ones(volume.shape, np.bool_)
+        valid[index] = ~outside
+    return volume, valid
 
 
 def _digest(

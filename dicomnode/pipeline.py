@@ -1,0 +1,172 @@
+"""One pure step from the files of a CT series to its results: DICOM in, DICOM out.
+
+No ledger, no network, no disk: what decides the results is in the arguments. DICOM's patient axes
+become the model's here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from dicomnode.domain.plans import Analysis, Plan
+from dicomnode.imaging import read_scan
+from dicomnode.results import Model, encode, prepare
+from dicomnode.scan import RAS_FROM_LPS, LabelMap, Scan
+from inference.catalog import ModelCard, load_catalog
+from inference.measuring import measure
+from inference.pipeline import Predictor, segment
+
+Progress = Callable[[str, float], None]
+"""Called with the stage (decode, zoom_in, predict, zoom_back, measure, encode) and how much of it
+is done, 0 to 1. What it raises ends the analysis."""
+Load = Callable[[ModelCard, str, int | None], Predictor]
+"""Makes the predictor of a card for a device and a number of threads (None: the library's)."""
+
+_STAGES = {"resample": "zoom_in", "restore": "zoom_back"}
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def no_progress(stage: str, fraction: float) -> None:
+    """Ignore the progress."""
+
+
+def load_predictor(card: ModelCard, device: str, threads: int | None) -> Predictor:
+    """Load the networks of `card`."""
+    from inference.nnunet import NnunetPredictor  # torch takes seconds to load
+
+    return NnunetPredictor(card, device, threads)
+
+
+class Analyzer:
+    """Analyses series after series, with its models kept loaded."""
+
+    def __init__(self, load: Load = load_predictor) -> None:
+        self._load = load
+        self._warm: dict[tuple[str, str, str, int | None], Predictor] = {}
+
+    def __call__(
+        self, instances: Sequence[bytes], plan: Plan, progress: Progress = no_progress
+    ) -> Analysis:
+        """Analyse one series; see `analyze`."""
+        card = find_card(plan)
+        key = (card.id, card.weights_digest(), plan.device, plan.threads)
+        if key not in self._warm:
+            self._warm[key] = self._load(card, plan.device, plan.threads)
+        return analyze(instances, plan, progress, self._warm[key], card)
+
+
+def find_card(plan: Plan) -> ModelCard:
+    """Return the card of the plan's model.
+
+    Raises:
+        CatalogError: there is none, or a card cannot be read.
+    """
+    return load_catalog([Path(folder) for folder in plan.model_folders]).card(plan.model_id)
+
+
+def analyze(
+    instances: Sequence[bytes],
+    plan: Plan,
+    progress: Progress = no_progress,
+    predictor: Predictor | None = None,
+    card: ModelCard | None = None,
+) -> Analysis:
+    """Segment a CT series and encode what was found.
+
+    Args:
+        instances: whole DICOM files (PS3.10) of one series, in any order.
+        plan: all else that decides the results.
+        progress: told about every stage.
+        predictor: the loaded model of the plan; loaded here if None.
+        card: of the plan's model; looked up if None.
+
+    Raises:
+        Refusal: the series cannot be analysed honestly.
+        CatalogError: the model cannot be used.
+    """
+    watch = _Stopwatch(progress)
+    if card is None:
+        card = find_card(plan)
+    watch("decode", 0.0)
+    scan = read_scan(instances)
+    source = prepare(scan)
+    watch("decode", 1.0)
+    if predictor is None:
+        predictor = load_predictor(card, plan.device, plan.threads)
+        watch("load", 1.0)
+    labels = LabelMap(
+        labels=segment(scan.volume, RAS_FROM_LPS @ scan.affine, card, predictor, watch),
+        source_digest=scan.digest,
+    )
+    watch("measure", 0.0)
+    measurements = measure(
+        scan.volume, labels.labels, scan.voxel_volume_mm3, card.structures, scan.valid
+    )
+    watch("measure", 1.0)
+    findings = (*scan.findings, *source.findings)
+    results = encode(source, labels, describe(card), measurements, plan, findings)
+    label_map = pack_label_map(labels, scan)
+    watch("encode", 1.0)
+    return Analysis(
+        results=results,
+        label_map=label_map,
+        label_map_digest=labels.digest,
+        demonstration=card.demonstration,
+        findings=findings,
+        timings=watch.seconds,
+    )
+
+
+def describe(card: ModelCard) -> Model:
+    """Return what the results say of the model."""
+    return Model(
+        id=card.id,
+        title=card.title,
+        version=card.version,
+        weights_digest=card.weights_digest(),
+        demonstration=card.demonstration,
+        code_table=card.code_table,
+        structures={structure.label: structure.name for structure in card.structures},
+    )
+
+
+def pack_label_map(labels: LabelMap, scan: Scan) -> bytes:
+    """Return NumPy's .npz of `labels`, `sop_instance_uids` and `source_digest`.
+
+    Equal label maps give equal bytes. Deflated at level 1: labels shrink to a hundredth anyway.
+    """
+    arrays = {
+        "labels": np.ascontiguousarray(labels.labels),
+        "sop_instance_uids": np.array(scan.sop_instance_uids),
+        "source_digest": np.array(labels.source_digest),
+    }
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy", _ZIP_EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(entry, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+class _Stopwatch:
+    """Passes the progress on, and adds up the time until each report to the stage it names."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+        self._last = time.perf_counter()
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        name = _STAGES.get(stage, stage)
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+        self._progress(name, fraction)

@@ -1,0 +1,56 @@
+"""What a Hounsfield value was measured on: contrast, tube voltage, kernel, thickness, compression.
+
+The same organ differs by tens of HU between these, so the report says them beside every value.
+"""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+
+from dicomnode.results.headers import Source, slice_thickness
+
+_NOT_GIVEN = frozenset({"NONE", "NO", "NO CONTRAST", "WITHOUT", "NATIVE"})
+
+
+def acquisition_sentence(source: Source) -> str:
+    """Return one sentence on how the images were made; what the header does not say is unknown."""
+    header = source.acquisition
+    voltage, kernel = _text(header, "KVP"), _text(header, "ConvolutionKernel")
+    thickness = slice_thickness(header)
+    return (
+        f"Measured on CT with contrast {contrast(header)}, "
+        f"{f'{float(voltage):g} kVp' if _is_number(voltage) else 'kVp unknown'}, "
+        f"kernel {kernel or 'unknown'}, "
+        f"slice thickness {f'{thickness} mm' if thickness else 'unknown'}, "
+        f"{'lossy' if source.scan.lossy else 'no lossy'} compression."
+    )
+
+
+def contrast(header: Dataset) -> str:
+    """Return `given (<agent>)`, `not given` or `unknown` from Contrast/Bolus Agent (PS3.3 C.7.6.4).
+
+    The attribute is absent without contrast as often as where nobody filled it in: absent is
+    unknown.
+    """
+    agent = _text(header, "ContrastBolusAgent")
+    if agent.upper() in _NOT_GIVEN:
+        return "not given"
+    if agent:
+        return f"given ({agent})"
+    return "given" if header.get("ContrastBolusAgentSequence") else "unknown"
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    value = header.get(keyword)
+    parts = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(parts, list):
+        parts = list(parts) if hasattr(parts, "__iter__") else [parts]
+    text = " ".join(str(part).strip(" \0") for part in parts).strip()
+    return text if text.isascii() and text.isprintable() else ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False

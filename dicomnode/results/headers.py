@@ -1,0 +1,304 @@
+"""Headers of the source made fit to be copied into results.
+
+Real headers hurt: type 2 attributes are missing, dates are malformed, character sets misspelt. What
+says who the patient and which the study is, is copied exactly or the series is refused; of the rest
+what is invalid is mapped or left blank, and said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from io import BytesIO
+
+import pydicom
+from pydicom.charset import python_encoding
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import validate_value
+
+from dicomnode.errors import Refusal
+from dicomnode.quiet import quiet_pydicom
+from dicomnode.scan import Scan
+
+IDENTITY = (
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "AccessionNumber",
+    "StudyInstanceUID",
+)
+"""Copied exactly or refused."""
+_TYPE_2 = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "StudyID",
+    "AccessionNumber",
+)
+"""Required in every result, possibly empty (PS3.3 C.7.1.1, C.7.2.1)."""
+_COPIED = (
+    *_TYPE_2,
+    # Patient, PS3.3 C.7.1.1; De-identification Method travels with it.
+    "IssuerOfPatientID",
+    "IssuerOfPatientIDQualifiersSequence",
+    "PatientBirthTime",
+    "OtherPatientIDsSequence",
+    "EthnicGroup",
+    "PatientComments",
+    "QualityControlSubject",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    # General Study and Patient Study, C.7.2.
+    "StudyInstanceUID",
+    "StudyDescription",
+    "IssuerOfAccessionNumberSequence",
+    "ReferringPhysicianIdentificationSequence",
+    "ProcedureCodeSequence",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    # Clinical Trial Subject and Study, C.7.1.3 and C.7.2.3.
+    "ClinicalTrialSponsorName",
+    "ClinicalTrialProtocolID",
+    "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName",
+    "ClinicalTrialSubjectID",
+    "ClinicalTrialSubjectReadingID",
+    "ClinicalTrialTimePointID",
+    "ClinicalTrialTimePointDescription",
+    # The equipment of the source, named in Contributing Equipment.
+    "Manufacturer",
+    "ManufacturerModelName",
+    "SoftwareVersions",
+    "DeviceSerialNumber",
+    "InstitutionName",
+    "InstitutionalDepartmentName",
+    "InstitutionAddress",
+    "StationName",
+)
+_EXTRA = (
+    # What highdicom does not copy: into every result as it is.
+    "RequestAttributesSequence",
+    "LongitudinalTemporalInformationModified",
+    "TimezoneOffsetFromUTC",
+)
+_CODE_SEQUENCES = ("DeidentificationMethodCodeSequence", "ProcedureCodeSequence")
+_KEPT_CHARACTER_SETS = frozenset(
+    {term for term in python_encoding if term.startswith("ISO_IR")} | {"GB18030", "GBK"}
+)
+UTF_8 = "ISO_IR 192"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Source:
+    """A scan whose headers can be copied into results."""
+
+    scan: Scan
+    headers: tuple[Dataset, ...]
+    """One a slice, in slice order: what a reference needs, with the patient and the study."""
+    extra: Dataset
+    """Attributes of the patient and study for every result beyond those of `headers`."""
+    identity: Dataset
+    """`IDENTITY`, exactly as in the source."""
+    acquisition: Dataset
+    """Header of the first slice as it was received: how the images were made."""
+    findings: tuple[str, ...]
+    """What was mapped or left blank; no patient data."""
+
+
+def prepare(scan: Scan) -> Source:
+    """Make the headers of `scan` fit to be copied into results.
+
+    Raises:
+        Refusal: BAD_CHARACTER_SET, where text that identifies patient or study would change.
+    """
+    with quiet_pydicom():
+        original = scan.headers[0]
+        findings: list[str] = []
+        common = Dataset()
+        for keyword in _COPIED:
+            element = _clean(original, keyword, findings)
+            if element is not None:
+                common.add(element)
+        for keyword in _TYPE_2:
+            if keyword not in common:
+                setattr(common, keyword, "")
+        extra = Dataset()
+        for keyword in _EXTRA:
+            element = _clean(original, keyword, findings)
+            if element is not None:
+                extra.add(element)
+        identity = Dataset()
+        for keyword in IDENTITY:
+            if keyword in original:
+                identity.add(original[keyword])
+        character_set = _character_set(original, common, identity)
+        if character_set is not None:
+            common.SpecificCharacterSet = character_set
+        headers = tuple(_slice_header(scan, header, common) for header in scan.headers)
+        return Source(
+            scan=scan,
+            headers=headers,
+            extra=extra,
+            identity=identity,
+            acquisition=original,
+            findings=tuple(findings),
+        )
+
+
+def _slice_header(scan: Scan, header: Dataset, common: Dataset) -> Dataset:
+    result = Dataset()
+    result.update(common)
+    result.SOPClassUID = pydicom.uid.CTImageStorage
+    result.Modality = "CT"
+    for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+        setattr(result, keyword, str(header.get(keyword)).strip(" \0"))
+    result.PositionReferenceIndicator = str(header.get("PositionReferenceIndicator") or "")
+    for keyword in ("Rows", "Columns", "ImagePositionPatient", "PixelSpacing"):
+        result.add(header[keyword])
+    # One orientation for all: rounding differences between slices break references.
+    result.ImageOrientationPatient = [f"{value:.12g}" for value in scan.orientation]
+    result.SliceThickness = slice_thickness(header) or f"{scan.spacing_mm[0]:.6g}"
+    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if scan.lossy and keyword in header:
+            result.add(header[keyword])
+    result.LossyImageCompression = "01" if scan.lossy else "00"
+    return result
+
+
+def slice_thickness(header: Dataset) -> str | None:
+    """Return Slice Thickness in mm as written, or None where it is missing or not positive."""
+    try:
+        value = float(header.get("SliceThickness") or 0)
+    except (TypeError, ValueError):
+        return None
+    return f"{value:.6g}" if value > 0 else None
+
+
+def _clean(original: Dataset, keyword: str, findings: list[str]) -> DataElement | None:
+    """Return the element for the results, or None where it is absent or was left out."""
+    if keyword not in original:
+        return None
+    element = original[keyword]
+    if keyword in IDENTITY:
+        return _placeholder(element)
+    if keyword in _CODE_SEQUENCES and not all(
+        all(item.get(name) for name in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning"))
+        for item in element.value
+    ):
+        findings.append(f"{keyword} of the source is incomplete and was left out.")
+        return None
+    if element.VR == "SQ" or element.is_empty:
+        return element
+    mended = _MENDERS.get(keyword, _same)(str(element.value)) if element.VM == 1 else None
+    value = element.value if mended in (None, str(element.value)) else mended
+    if mended == "" or not _is_valid(element.VR, value):
+        findings.append(f"{keyword} of the source is invalid and was left blank.")
+        return None
+    if value is not element.value:
+        findings.append(f"{keyword} of the source was written in another form.")
+        return DataElement(element.tag, element.VR, value)
+    return element
+
+
+def _placeholder(element: DataElement) -> DataElement:
+    # highdicom parses birth dates; the exact value is put in its place afterwards.
+    if element.VR == "DA" and not _is_valid("DA", element.value):
+        return DataElement(element.tag, "DA", "")
+    return element
+
+
+def _is_valid(representation: str, value: object) -> bool:
+    values = value if isinstance(value, (list, pydicom.multival.MultiValue)) else [value]
+    try:
+        for item in values:
+            validate_value(representation, item, pydicom.config.RAISE)
+            if representation == "DA":
+                datetime.strptime(str(item), "%Y%m%d")  # noqa: DTZ007 - a date has no zone
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _same(value: str) -> str:
+    return value
+
+
+def _sex(value: str) -> str:
+    letter = value.strip().upper()
+    return letter if letter in ("M", "F", "O") else ""
+
+
+def _digits(pattern: str) -> Callable[[str], str]:
+    # The forms of ACR-NEMA, "2020.01.31" and "12:30:59", are still met.
+    def mend(value: str) -> str:
+        return re.sub(r"[.:]", "", value) if re.fullmatch(pattern, value.strip()) else value
+
+    return mend
+
+
+_MENDERS: dict[str, Callable[[str], str]] = {
+    "PatientSex": _sex,
+    "StudyDate": _digits(r"\d{4}\.\d{2}\.\d{2}"),
+    "StudyTime": _digits(r"\d{2}:\d{2}(:\d{2})?"),
+}
+
+
+def _character_set(original: Dataset, common: Dataset, identity: Dataset) -> str | None:
+    """Return the Specific Character Set in which the results can hold the same text.
+
+    Raises:
+        Refusal: BAD_CHARACTER_SET.
+    """
+    declared = original.get("SpecificCharacterSet")
+    terms = [declared] if isinstance(declared, str) else list(declared or [])
+    terms = [str(term).strip() for term in terms]
+    text = [str(element.value) for element in identity]
+    exact = all(value.isascii() and "\x1b" not in value for value in text)
+    known = all(term in python_encoding for term in terms)
+    if not exact and (not known or any("�" in value or "\x1b" in value for value in text)):
+        raise Refusal(
+            "BAD_CHARACTER_SET",
+            "The patient's or study's text cannot be read with the character set it declares.",
+        )
+    if not terms and not exact:
+        chosen = None  # the same bytes without a declaration, as in the source
+    elif len(terms) == 1 and terms[0] in _KEPT_CHARACTER_SETS:
+        chosen = terms[0]
+    else:
+        chosen = UTF_8
+    if not _round_trips(identity, chosen):
+        raise Refusal(
+            "BAD_CHARACTER_SET", "The patient's or study's text would not survive being copied."
+        )
+    unreadable = [element for element in common if "�" in str(element.value)]
+    for element in unreadable:
+        del common[element.tag]
+    return chosen
+
+
+def _round_trips(identity: Dataset, character_set: str | None) -> bool:
+    sent = Dataset()
+    sent.update(identity)
+    if character_set is not None:
+        sent.SpecificCharacterSet = character_set
+    buffer = BytesIO()
+    try:
+        pydicom.dcmwrite(buffer, sent, implicit_vr=False, little_endian=True)
+    except (UnicodeError, ValueError):
+        return False
+    buffer.seek(0)
+    received = pydicom.dcmread(buffer, force=True)
+    received.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return all(str(received[element.tag].value) == str(element.value) for element in identity)
