@@ -11,7 +11,6 @@ import hmac
 import logging
 import math
 import struct
-import warnings
 import zlib
 from collections.abc import Iterable
 from io import BytesIO
@@ -36,13 +35,12 @@ from dicomnode.domain.identifiers import (
     TransferSyntaxUID,
     parse_uid,
 )
+from dicomnode.domain.plans import MANUFACTURER
 from dicomnode.domain.records import Header
 from dicomnode.errors import DicomnodeError
 
 log = logging.getLogger(__name__)
 
-MANUFACTURER_MODEL = "dicomnode"
-"""Manufacturer's Model Name in the Contributing Equipment of this software's results."""
 
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _MAX_INFLATED = 4_000_000_000
@@ -106,16 +104,14 @@ def read_header(data: bytes, transfer_syntax: str, key: bytes) -> Header:
         syntax = UID(transfer_syntax)
         raw = _inflate(data) if syntax == DeflatedExplicitVRLittleEndian else data
         buffer = BytesIO(raw)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd but readable is no event of its own
-            dataset = read_dataset(
-                buffer,
-                is_implicit_VR=syntax.is_implicit_VR,
-                is_little_endian=syntax.is_little_endian,
-                stop_when=_at_pixels,
-            )
-            pixels = memoryview(raw)[buffer.tell() :]
-            return _header(dataset, pixels, syntax, key)
+        dataset = read_dataset(
+            buffer,
+            is_implicit_VR=syntax.is_implicit_VR,
+            is_little_endian=syntax.is_little_endian,
+            stop_when=_at_pixels,
+        )
+        pixels = memoryview(raw)[buffer.tell() :]
+        return _header(dataset, pixels, syntax, key)
     except UnreadableError:
         raise
     except Exception as error:  # hostile bytes can raise anything in a parser
@@ -129,9 +125,7 @@ def same_pixels(one: bytes, other: bytes) -> bool | None:
         None where one of them cannot be decoded here.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            decoded = [pydicom.dcmread(BytesIO(data)).pixel_array for data in (one, other)]
+        decoded = [pydicom.dcmread(BytesIO(data)).pixel_array for data in (one, other)]
     except Exception:  # hostile bytes can raise anything in a decoder
         log.warning("PIXELS_NOT_COMPARED", exc_info=True)
         return None
@@ -257,4 +251,4 @@ def _pixel_value(rest: memoryview, syntax: UID) -> memoryview:
 
 def _is_ours(dataset: Dataset) -> bool:
     equipment = dataset.get("ContributingEquipmentSequence") or ()
-    return any(item.get("ManufacturerModelName") == MANUFACTURER_MODEL for item in equipment)
+    return any(item.get("Manufacturer") == MANUFACTURER for item in equipment)

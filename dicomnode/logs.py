@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from datetime import UTC, datetime
 
 
@@ -37,5 +38,8 @@ def set_up(role: str, *, verbose: bool = False) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
-    for chatty in ("alembic", "apscheduler", "pydicom", "pynetdicom", "highdicom"):
+    for chatty in ("alembic", "apscheduler", "pynetdicom"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # pydicom complains of values by quoting them, patient names among them.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings("ignore", module=r"pydicom\b.*")

@@ -7,6 +7,8 @@ from datetime import datetime
 
 from dicomnode.domain.identifiers import InstanceUID, SeriesUID, SOPClassUID, TransferSyntaxUID
 
+MANUFACTURER = "dicomnode"
+"""In the Contributing Equipment of every result; by it a result that is routed back is known."""
 SEG = "seg"
 SR = "sr"
 DEFAULT_SERIES_NUMBER_BASE = 99000

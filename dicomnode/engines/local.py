@@ -20,6 +20,7 @@ from typing import Any
 
 from dicomnode.domain.plans import Analysis, Plan
 from dicomnode.errors import EngineError, Refusal
+from inference.catalog import CatalogError
 
 log = logging.getLogger(__name__)
 
@@ -174,9 +175,11 @@ def _answer(analyzer: Any, request: _Request, connection: Connection) -> object:
 
     try:
         data = [path.read_bytes() for path in request.paths]
-        return analyzer.analyze(data, request.plan, report)
+        return analyzer(data, request.plan, report)
     except Refusal as refusal:
         return refusal
+    except CatalogError as error:
+        return Refusal("MODEL_NOT_AVAILABLE", str(error))
     except MemoryError:
         log.exception("OUT_OF_MEMORY")
         return EngineError("OUT_OF_MEMORY", "the analysis ran out of memory")

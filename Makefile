@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine with Python 3.11 or newer:
+#   make demo   the whole job on this machine, on embedded defaults
+#   make test   the default tests
+# Both set up .venv first. torch is installed before anything that depends on it, as constraints.txt
+# pins it; set PIP_EXTRA_INDEX_URL to an index of CPU builds to avoid the CUDA packages.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+
+.PHONY: demo test lint train-demo clean
+
+demo: $(VENV)/.work
+	$(BIN)/dicomnode demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Hours on two cores, minutes on a GPU; resumes where it was interrupted.
+train-demo: $(VENV)/.work
+	$(BIN)/python -m inference.training
+
+$(VENV)/.work: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "dicomnode needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing torch $(TORCH) and the rest into $(VENV); the first time takes minutes ..."
+	$(PIP) torch==$(TORCH)
+	$(PIP) --editable '.[work]'
+	@$(BIN)/python -c 'import torch, sys; sys.exit(torch.__version__.split("+")[0] != "$(TORCH)")' \
+	  || { echo "the set-up has replaced torch $(TORCH)"; exit 1; }
+	touch $@
+
+$(VENV)/.test: $(VENV)/.work
+	$(PIP) --editable '.[work,postgres,test]'
+	@$(BIN)/python -c 'import torch, sys; sys.exit(torch.__version__.split("+")[0] != "$(TORCH)")' \
+	  || { echo "the set-up has replaced torch $(TORCH)"; exit 1; }
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,139 @@
+"""`dicomnode segment`: the same analysis without network and ledger, from a folder to a folder."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dicomnode.domain.plans import Analysis, Plan
+from dicomnode.errors import DicomnodeError, Refusal, SettingsError
+from dicomnode.instances import UnreadableError, read_header, split_file
+from dicomnode.pipeline import Analyzer
+from inference.catalog import CatalogError, load_catalog
+
+log = logging.getLogger(__name__)
+
+PROFILES = ("pacs",)
+UNNAMED = "unnamed"
+"""The series of files that do not say to which series they belong."""
+
+
+def segment_folder(
+    folder: Path,
+    output: Path,
+    *,
+    model: str,
+    profile: str,
+    device: str,
+    model_folders: tuple[Path, ...],
+    console: Console,
+) -> None:
+    """Analyse every series in a folder and write the results to `output/<Series Instance UID>/`.
+
+    Raises:
+        SettingsError: an argument names something that does not exist.
+        Refusal: no series in the folder could be analysed; why is on the console for each.
+    """
+    if profile not in PROFILES:
+        raise SettingsError(f"--profile {profile}: expected one of {', '.join(PROFILES)}")
+    if not folder.is_dir():
+        raise SettingsError(f"{folder}: no such folder")
+    try:
+        load_catalog(model_folders).card(model)
+    except CatalogError as error:
+        raise SettingsError(str(error)) from error
+    series = read_folder(folder)
+    if not series:
+        raise Refusal("NO_DICOM", f"there is no DICOM file in {folder}")
+    analyzer = Analyzer()
+    refusals = []
+    for uid, files in sorted(series.items()):
+        plan = Plan(
+            job_id="offline",
+            model_id=model,
+            analysed_at=datetime.now(UTC),
+            model_folders=tuple(str(path) for path in model_folders),
+            device=device,
+        )
+        try:
+            analysis = _analyze(analyzer, files, plan, uid, console)
+        except Refusal as refusal:
+            console.print(f"{uid}: refused: {refusal}", style="red", markup=False, soft_wrap=True)
+            refusals.append(refusal)
+            continue
+        _write(analysis, output / uid)
+        _report(analysis, output / uid, console)
+    if len(refusals) == len(series):
+        raise refusals[0]
+
+
+def read_folder(folder: Path) -> dict[str, list[bytes]]:
+    """Return the DICOM files below a folder by their Series Instance UID.
+
+    Files that are no DICOM are passed over; DICOM files that do not name their series are kept
+    under `UNNAMED`, so that the analysis can say what is wrong with them.
+    """
+    series: dict[str, list[bytes]] = defaultdict(list)
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        data = path.read_bytes()
+        try:
+            syntax, start = split_file(data)
+        except UnreadableError:
+            log.info("NOT_DICOM", extra={"fields": {"path": path}})
+            continue
+        try:
+            uid: str = read_header(data[start:], syntax, b"offline").series_uid
+        except UnreadableError:
+            uid = UNNAMED
+        series[uid].append(data)
+    return series
+
+
+def _analyze(
+    analyzer: Analyzer, files: list[bytes], plan: Plan, uid: str, console: Console
+) -> Analysis:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(f"{uid}: {len(files)} instances", total=1.0)
+
+        def report(stage: str, fraction: float) -> None:
+            bar.update(task, description=f"{uid}: {stage}", completed=fraction)
+
+        try:
+            return analyzer(files, plan, report)
+        except CatalogError as error:
+            raise DicomnodeError(str(error)) from error
+
+
+def _write(analysis: Analysis, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for item in analysis.results:
+        (folder / f"{item.kind}.dcm").write_bytes(item.data)
+    (folder / "labels.npz").write_bytes(analysis.label_map)
+
+
+def _report(analysis: Analysis, folder: Path, console: Console) -> None:
+    table = Table(title=str(folder), title_justify="left", box=None, pad_edge=False)
+    for name in ("file", "content", "size"):
+        table.add_column(name, overflow="fold")
+    for item in analysis.results:
+        table.add_row(f"{item.kind}.dcm", describe(item.summary), f"{len(item.data):,} bytes")
+    console.print(table)
+    for finding in analysis.findings:
+        console.print(f"  {finding}", style="yellow", markup=False, soft_wrap=True)
+    seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in analysis.timings.items())
+    console.print(f"  {seconds}", style="dim", highlight=False)
+    console.print("  Research software. Not verified, not for diagnosis.", style="bold")
+
+
+def describe(summary: dict[str, int | float | str]) -> str:
+    """Return the summary of a result for people, e.g. `59 segments, 1204 frames`."""
+    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in summary.items())
