@@ -57,7 +57,7 @@ class StorageAssociation:
                 None,
             )
         try:
-            status = self._association.send_c_store(path, allow_conversion=False)
+            status = self._association.send_c_store(path)
         except RuntimeError as error:
             return Retry(
                 "ABORTED", f"the association ended before the object was sent: {error}"

@@ -108,7 +108,8 @@ def role(settings: Settings, name: str) -> Iterator[Context]:
 
 
 def _watch_lifeline(stop: threading.Event) -> None:
-    while sys.stdin.buffer.read(1):
+    # Unbuffered: a thread that holds standard input's lock is a fatal error when Python ends.
+    while os.read(sys.stdin.fileno(), 1):
         pass
     stop.set()
 

@@ -89,5 +89,5 @@ def _end(children: list[_Child]) -> int:
             log.warning("ROLE_KILLED", extra={"fields": {"pid": process.pid}})
             process.kill()
             process.wait()
-            clean = False
+        clean = clean and process.returncode == 0
     return 0 if clean else 1
