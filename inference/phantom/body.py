@@ -21,7 +21,7 @@ from inference.phantom.solids import RADIAL_BINS, Floats, Solids, render_solids
 
 AIR_HU = -1000
 _ENVELOPE = "envelope"
-"""Group of the ellipsoids that make the body's surface: skin, fat, muscle, then what lies within."""
+"""Group of the ellipsoids that make the surface: skin, fat, muscle, then what lies within."""
 _WAVES = 7
 
 
@@ -185,8 +185,8 @@ class Body:
                 table[n] = layers[tissue.name]
                 continue
             draw = (0.7 * common[tissue.group] + 0.3 * own[n]) * self._variation
-            middle, half = (tissue.hu_low + tissue.hu_high) / 2, (tissue.hu_high - tissue.hu_low) / 2
-            table[n] = middle + draw * half + outer * tissue.shell_hu
+            low, high = tissue.hu_low, tissue.hu_high
+            table[n] = (low + high + draw * (high - low)) / 2 + outer * tissue.shell_hu
         return table
 
     def _layers(self, random: np.random.Generator) -> dict[str, Floats]:

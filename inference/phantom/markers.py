@@ -1,4 +1,4 @@
-"""Markers at world coordinates: for tests that ask whether geometry survived a way through the node.
+"""Markers at world coordinates: for tests that ask whether geometry survived a way.
 
 A marker is an ellipsoid in world RAS+ millimetres, so the same three markers can be rendered on
 any grid, and where they must appear is known without the code under test.
@@ -42,6 +42,7 @@ def render_markers(
     goes to the one whose relative radius is the least. `noise` is a standard deviation in HU.
     """
     affine = np.asarray(affine, np.float64)
+    water = WATER_HU if body is None else body.hu
     if body is None:
         middle = affine[:3, :3] @ ((np.array(shape) - 1) / 2) + affine[:3, 3]
         whole = affine[:3, :3] * (np.array(shape) * 0.45)
@@ -52,9 +53,8 @@ def render_markers(
         axes=np.array([whole, *(np.diag(m.half_axes) for m in markers)], np.float64),
         priority=np.array([0, *(1 for _ in markers)], np.int64),
         labels=np.array([0, *(m.label for m in markers)], np.uint8),
-        profiles=np.array(
-            [[hu] * RADIAL_BINS for hu in (WATER_HU if body is None else body.hu, *(m.hu for m in markers))],
-            np.int16,
+        profiles=np.repeat(
+            np.array([[water], *([m.hu] for m in markers)], np.int16), RADIAL_BINS, axis=1
         ),
-    )  # fmt: skip
+    )
     return render_solids(solids, shape, affine, outside_hu=AIR_HU, noise=noise, seed=seed)

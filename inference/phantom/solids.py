@@ -44,18 +44,16 @@ class _OnGrid:
 def _on_grid(solids: Solids, affine: Floats) -> _OnGrid:
     to_index = np.linalg.inv(affine)
     axes = to_index[:3, :3] @ solids.axes
-    spread = axes @ axes.transpose(0, 2, 1)
+    spread: Floats = axes @ axes.transpose(0, 2, 1)
     return _OnGrid(
         centres=solids.centres @ to_index[:3, :3].T + to_index[:3, 3],
-        forms=np.linalg.inv(spread),
+        forms=np.linalg.inv(spread).astype(np.float64),
         reach=np.sqrt(np.diagonal(spread, axis1=1, axis2=2)),
         priority=solids.priority,
     )
 
 
-def _paint(
-    score: NDArray[np.float32], owner: NDArray[np.int16], grid: _OnGrid, first: int
-) -> None:
+def _paint(score: NDArray[np.float32], owner: NDArray[np.int16], grid: _OnGrid, first: int) -> None:
     """Enter every ellipsoid into a slab [i, j, k] that begins at index `first` of the grid."""
     origin = np.array([first, 0, 0])
     low = np.maximum(np.ceil(grid.centres - grid.reach - origin), 0).astype(np.int64)

@@ -3,9 +3,10 @@
 Source: subject s0327 of the TotalSegmentator dataset (labels only, 1.5 mm, v2 numbering; CC BY 4.0,
 doi 10.5281/zenodo.6802613). Every structure becomes the union of a few ellipsoids: k-means of its
 voxels, each cluster's covariance C gives half axes sqrt(5 * eigenvalues of C) (exact for a solid
-ellipsoid), and k grows until the union's Dice with the voxels is 0.86 or k reaches its limit; gradient descent on the union then closes most of the rest.
-What the label map lacks (head, neck, the parts of the heart, the pulmonary artery) stands in
-`HAND`. Nothing of the running product needs this module.
+ellipsoid), and k grows until the union's Dice with the voxels is 0.86 or k reaches its limit;
+gradient descent on the union then closes most of the rest. What the label map lacks (head, neck,
+the parts of the heart, the pulmonary artery) stands in `HAND`. Nothing of the running product
+needs this module.
 
 Frame of the table: millimetres, RAS+ (x to the patient's right, y anterior, z up); x = 0 is the
 mean of the vertebrae, y = 0 the front of the spine's middle, z = 0 the centroid of vertebra L1.
@@ -119,7 +120,7 @@ def inside(points: Floats, shape: tuple[Floats, Floats, Floats]) -> NDArray[np.b
 
 def fit(mask: NDArray[np.bool_], spacing: float) -> tuple[tuple[Floats, Floats, Floats], float]:
     """The smallest union of ellipsoids that is close enough to the mask, and its Dice."""
-    grid = np.argwhere(np.ones_like(mask)) * spacing
+    grid: Floats = np.argwhere(np.ones_like(mask)).astype(np.float64) * spacing
     flat = mask.ravel()
     own = grid[flat]
     few = own[:: max(1, len(own) // 8000)]
@@ -147,10 +148,10 @@ def refine(
 ) -> tuple[tuple[Floats, Floats, Floats], float]:
     """Descend on soft Dice + cross entropy of the union's smooth minimum of q; the new Dice."""
     near = binary_dilation(mask, iterations=4)
-    points = np.argwhere(near)
+    points: Floats = np.argwhere(near).astype(np.float64) * spacing
     order = np.random.default_rng(7).permutation(len(points))[:16_000]
     hit = torch.tensor(mask[near][order], dtype=torch.float32)
-    where = torch.tensor(points[order] * spacing, dtype=torch.float32)
+    where = torch.tensor(points[order], dtype=torch.float32)
     centres = torch.tensor(shape[0], dtype=torch.float32).requires_grad_()
     # Rows of `forms` map a point to the unit ball: inverse half axes along the rotated frame.
     start = shape[2].transpose(0, 2, 1) / shape[1][:, :, None]
@@ -166,11 +167,11 @@ def refine(
         soft = torch.sigmoid(score)
         loss = loss + 1 - 2 * (soft * hit).sum() / (soft.sum() + hit.sum())
         descent.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         descent.step()
     turned, stretch, _ = np.linalg.svd(np.linalg.inv(forms.detach().double().numpy()))
     refined = centres.detach().double().numpy(), stretch, turned
-    found = inside(points * spacing, refined)
+    found = inside(points, refined)
     true = mask[near]
     return refined, 2 * float((found & true).sum()) / float(found.sum() + true.sum())
 

@@ -82,9 +82,7 @@ def _dice_loss(logits: Tensor, truth: Tensor, share: Tensor) -> Tensor:
     chance = logits.softmax(1)
     weighted = chance * share[:, None]
     count = torch.zeros(logits.shape[1], device=logits.device).index_add_(0, truth, share)
-    hit = torch.zeros_like(count).index_add_(
-        0, truth, weighted.gather(1, truth[:, None])[:, 0]
-    )
+    hit = torch.zeros_like(count).index_add_(0, truth, weighted.gather(1, truth[:, None])[:, 0])
     present = count > 0
     present[0] = False
     if not bool(present.any()):

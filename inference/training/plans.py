@@ -10,7 +10,7 @@ from inference.phantom import Body
 
 SPACING_MM = 6.0
 PATCH = (64, 48, 64)  # z, y, x: 384 x 288 x 384 mm, most of a torso
-FEATURES = (16, 32, 64, 96, 128)
+FEATURES = (16, 48, 64, 96, 128)
 DATASET = "Dataset900_DicomnodeDemo"
 CONFIGURATION = "3d_fullres"
 FOLDER = f"{DATASET}/nnUNetTrainer__nnUNetPlans__{CONFIGURATION}"

@@ -51,8 +51,8 @@ def load_real(folder: Path | None) -> RealCt | None:
     labels = folder / "totalsegmentator/example_seg_v1_104.nii.gz"
     if not (image.is_file() and labels.is_file()):
         return None
-    ct: Any = nibabel.load(image)  # type: ignore[attr-defined]
-    truth: Any = nibabel.load(labels)  # type: ignore[attr-defined]
+    ct: Any = nibabel.load(image)
+    truth: Any = nibabel.load(labels)
     return RealCt(
         hu=np.asarray(ct.dataobj, np.float32),
         labels=np.asarray(truth.dataobj, np.uint8),
@@ -63,7 +63,10 @@ def load_real(folder: Path | None) -> RealCt | None:
 def normalise(hu: NDArray[Any], properties: dict[str, float]) -> NDArray[np.float32]:
     """CTNormalization of nnU-Net: clip to the percentiles, subtract the mean, divide by the sd."""
     clipped = np.clip(hu, properties["percentile_00_5"], properties["percentile_99_5"])
-    return ((clipped - properties["mean"]) / properties["std"]).astype(np.float32)
+    scaled: NDArray[np.float32] = ((clipped - properties["mean"]) / properties["std"]).astype(
+        np.float32
+    )
+    return scaled
 
 
 def draw(
