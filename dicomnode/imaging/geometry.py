@@ -17,8 +17,9 @@ from dicomnode.errors import Refusal
 MINIMUM_SLICES = 4
 GRID_TOLERANCE = 0.01
 """Part of the spacing by which a slice may miss the regular grid."""
-GRID_TOLERANCE_MM = 0.06
-"""Or this much: positions are often written with one decimal."""
+ROUNDING_MM = 0.11
+"""Or this much, where that is at most a fifth of it: positions written with one decimal miss the
+grid between the first and the last by up to twice their rounding."""
 SHEAR_TOLERANCE = 0.25
 """Part of a pixel by which a slice may be shifted in its plane against the others."""
 DUPLICATE_MM = 0.01
@@ -113,7 +114,8 @@ def _check_shear(
 
 def _check_spacing(depths: NDArray[np.float64], spacing: float) -> None:
     grid = depths[0] + spacing * np.arange(len(depths))
-    if np.abs(depths - grid).max() <= max(GRID_TOLERANCE * spacing, GRID_TOLERANCE_MM):
+    tolerance = max(GRID_TOLERANCE * spacing, min(ROUNDING_MM, spacing / 5))
+    if np.abs(depths - grid).max() <= tolerance:
         return
     gaps = np.diff(depths)
     usual = float(np.median(gaps))
