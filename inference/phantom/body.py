@@ -146,7 +146,8 @@ class Body:
         priority = np.array([tissue.priority for tissue in anatomy.tissues])[anatomy.owner]
         labels = np.array([tissue.label for tissue in anatomy.tissues], np.uint8)[anatomy.owner]
         if self._couch:
-            table = np.array([[0.0, centres[:, 1].min() - 85.0, 0.0]])
+            back = (centres[:, 1] - np.sqrt((axes[:, 1] ** 2).sum(1))).min()
+            table = np.array([[0.0, back - 16.0, 0.0]])
             centres = np.vstack([centres, table])
             axes = np.concatenate([axes, np.diag([230.0, 14.0, 4000.0])[None]])
             profiles = np.vstack([profiles, np.where(np.arange(RADIAL_BINS) > 22, -120, -850)])

@@ -105,9 +105,13 @@ def rate_at(spent: float, greatest: float) -> float:
     return greatest * (0.005 + 0.995 * falling)
 
 
-def variation_at(spent: float) -> float:
-    """Bodies near the table first, the whole range from an eighth of the budget on."""
-    return min(1.0, 0.3 + 0.7 * spent / 0.125)
+def variation_at(spent: float, number: int) -> float:
+    """Bodies near the table first; from a tenth of the budget on, each its own from 0.5 to 1.5.
+
+    Wider than what is measured (1), so that the measured range is not the edge of what was seen.
+    """
+    drawn = 0.5 + (number * 0.6180339887 % 1.0)  # golden-ratio sequence: even over any run
+    return min(drawn, 0.3 + 1.2 * spent / 0.1)
 
 
 def start(recipe: Recipe, *, resume: bool) -> State:
@@ -126,7 +130,7 @@ def _samples(recipe: Recipe, state: State) -> Iterator[Sample]:
     budget = recipe.minutes * 60
 
     def make(number: int, seconds: float) -> Sample:
-        variation = variation_at(seconds / budget)
+        variation = variation_at(seconds / budget, number)
         return draw(number, variation, recipe.patch, state.properties, recipe.real)
 
     with ThreadPoolExecutor(1) as pool:
