@@ -163,6 +163,14 @@ class Node:
             wait_until(lambda: not is_alive(pid), 10, f"{role} is dead")
         return pid
 
+    def kill_supervisor(self) -> None:
+        """SIGKILL the process of `run`, and wait until its roles have ended with it."""
+        pids = [row["pid"] for row in self.status()["roles"]]
+        process = self._processes.pop("run")
+        process.kill()
+        process.wait()
+        wait_until(lambda: not any(map(is_alive, pids)), 30, "the roles have ended")
+
     def wait_for_role(self, role: str, *, other_than: int = 0, timeout: float = 30.0) -> int:
         """Wait until a role runs (again); return its process id."""
 

@@ -1,0 +1,159 @@
+"""kill -9 of every role at its work: nothing acknowledged is lost, and one result set arrives."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nodes import Node, are_delivered
+from peers import Orthanc, wait_until
+from proxies import Proxy
+from scu import Wire, scu, store
+
+from dicomnode.demo.series import SeriesOptions, write_series
+from inference.phantom import Body
+
+pytestmark = pytest.mark.peer("orthanc")
+
+
+def series(seed: int) -> list[Wire]:
+    """A small phantom series of 40 slices."""
+    affine = np.diag([-3.2, -3.2, 12.0, 1.0])
+    affine[:3, 3] = [204.8, 244.8, -240.0]
+    hu, _ = Body(seed).render((128, 128, 40), affine)
+    return [Wire.of_file(data) for data in write_series(hu, affine, SeriesOptions(seed=seed))]
+
+
+def are_stored(node: Node, wires: list[Wire]) -> bool:
+    """Whether every instance lies in the spool with its very bytes."""
+    files = {path.stem: path for path in node.files()}
+    return all(
+        wire.sop_instance_uid in files
+        and files[wire.sop_instance_uid].read_bytes().endswith(wire.data)
+        for wire in wires
+    )
+
+
+def one_result_set(orthanc: Orthanc) -> bool:
+    """Whether exactly one SEG and one SR are there; `results` fails if there are two."""
+    return set(orthanc.results()) == {"SEG", "SR"}
+
+
+def test_receive_dies_while_a_series_arrives(node: Callable[..., Node], orthanc: Orthanc) -> None:
+    running = node("run", archive=orthanc)
+    wires = series(1)
+    acknowledged: list[Wire] = []
+    with scu(running.port, wires) as requestor:
+        for wire in wires[:15]:
+            assert requestor.store(wire) == 0x0000
+            acknowledged.append(wire)
+        pid = running.kill("receive")
+        assert requestor.store(wires[15]) is None  # no answer, so nothing was promised
+    assert are_stored(running, acknowledged)
+    running.wait_for_role("receive", other_than=pid)
+    wait_until(lambda: _accepts(running), 20, "the receiver listens again")
+    assert set(store(running.port, *wires)) == {0x0000}
+
+    running.wait_for(are_delivered(2), timeout=120)
+    assert are_stored(running, wires)
+    assert one_result_set(orthanc)
+    assert running.status()["counts"]["instances"] == len(wires)
+
+
+def _accepts(node: Node) -> bool:
+    try:
+        with scu(node.port) as requestor:
+            return requestor.echo() == 0x0000
+    except AssertionError:
+        return False
+
+
+def test_work_dies_while_it_analyses(node: Callable[..., Node], orthanc: Orthanc) -> None:
+    running = node("run", archive=orthanc)
+    wires = series(2)
+    assert set(store(running.port, *wires)) == {0x0000}
+    running.wait_for(lambda status: status["counts"]["jobs"] == {"LEASED": 1}, timeout=30)
+    pid = running.kill("work")
+    status = running.wait_for(are_delivered(2), timeout=120)
+
+    assert status["jobs"][0]["attempt"] == 2
+    assert status["jobs"][0]["failures"] == 1
+    assert one_result_set(orthanc)
+    assert running.wait_for_role("work", other_than=pid) != pid
+    codes = [event["code"] for event in running.events(status["studies"][0]["study_uid"])]
+    assert codes.count("JOB_DONE") == 1
+
+
+def test_the_analysis_process_dies(node: Callable[..., Node], orthanc: Orthanc) -> None:
+    running = node("run", archive=orthanc)
+    assert set(store(running.port, *series(3))) == {0x0000}
+    running.wait_for(lambda status: status["counts"]["jobs"] == {"LEASED": 1}, timeout=30)
+    worker = running.pid("work")
+    wait_until(lambda: _children(worker), 30, "the analysis process runs")
+    for child in _children(worker):
+        os.kill(child, signal.SIGKILL)
+    status = running.wait_for(are_delivered(2), timeout=120)
+
+    assert running.pid("work") == worker  # the dispatcher lived on and said what happened
+    assert status["jobs"][0]["failures"] == 1
+    retries = [
+        event["detail"]
+        for event in running.events(status["studies"][0]["study_uid"])
+        if event["code"] == "JOB_RETRY"
+    ]
+    assert len(retries) == 1
+    assert retries[0].startswith("WORKER_KILLED")
+    assert one_result_set(orthanc)
+
+
+def _children(pid: int) -> list[int]:
+    """The analysis processes of a dispatcher (not Python's resource tracker)."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [
+        int(child)
+        for child in text.split()
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
+def test_send_dies_while_it_sends(node: Callable[..., Node], orthanc: Orthanc) -> None:
+    with Proxy(orthanc.port) as proxy:
+        proxy.hold_after(200_000)  # in the midst of the SEG
+        running = node("run", archive=proxy.port)
+        assert set(store(running.port, *series(4))) == {0x0000}
+        wait_until(lambda: proxy.is_holding, 120, "a SEG is on its way")
+        assert running.status()["counts"]["deliveries"] == {"PENDING": 1, "SENDING": 1}
+        pid = running.kill("send")
+        assert orthanc.results() == {}
+        proxy.hold_after(None)
+        status = running.wait_for(are_delivered(2), timeout=60)
+        running.wait_for_role("send", other_than=pid)
+
+    assert one_result_set(orthanc)
+    assert status["counts"]["jobs"] == {"DONE": 1}
+    assert [row["attempt"] for row in status["deliveries"]] == [1, 2]
+
+
+def test_tick_dies_while_a_study_is_open(node: Callable[..., Node], orthanc: Orthanc) -> None:
+    running = node("run", archive=orthanc, quiet_seconds=3.0)
+    assert set(store(running.port, *series(5))) == {0x0000}
+    running.kill("tick")
+    running.wait_for(are_delivered(2), timeout=120)
+    assert one_result_set(orthanc)
+
+
+def test_everything_dies_with_the_supervisor(node: Callable[..., Node], orthanc: Orthanc) -> None:
+    running = node("run", archive=orthanc)
+    wires = series(6)
+    assert set(store(running.port, *wires[:20])) == {0x0000}
+    running.kill_supervisor()
+    assert are_stored(running, wires[:20])
+    running.start("run")
+    assert set(store(running.port, *wires)) == {0x0000}
+    running.wait_for(are_delivered(2), timeout=120)
+    assert one_result_set(orthanc)
+    assert are_stored(running, wires)
