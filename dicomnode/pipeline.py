@@ -127,13 +127,18 @@ def describe(card: ModelCard) -> Model:
     """Return what the results say of the model."""
     return Model(
         id=card.id,
-        title=card.title,
-        version=card.version,
+        title=_plain(card.title),
+        version=_plain(card.version),
         weights_digest=card.weights_digest(),
         demonstration=card.demonstration,
         code_table=card.code_table,
         structures={structure.label: structure.name for structure in card.structures},
     )
+
+
+def _plain(text: str) -> str:
+    # Every character set holds ASCII; a backslash would divide the value in two.
+    return text.encode("ascii", "replace").decode().replace("\\", "/")
 
 
 def pack_label_map(labels: LabelMap, scan: Scan) -> bytes:

@@ -84,6 +84,8 @@ def is_lossy(dataset: Dataset, transfer_syntax: UID) -> bool:
 
 
 def _stored_values(dataset: Dataset, syntax: UID) -> NDArray[np.int32] | NDArray[np.uint16]:
+    if not syntax.is_transfer_syntax:
+        raise Refusal("UNDECODABLE", "The file meta information names an unknown transfer syntax.")
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     samples = (numbers(dataset, "SamplesPerPixel", 1) or (1.0,))[0]
     allocated = (numbers(dataset, "BitsAllocated", 1) or (0.0,))[0]

@@ -21,6 +21,48 @@ from pydicom.uid import (
 from dicomnode.errors import Refusal
 from dicomnode.quiet import quiet_pydicom
 
+_READ = (
+    # All that imaging looks at: pydicom converts values when they are asked for, and raises then.
+    "SpecificCharacterSet",
+    "ImageType",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "Modality",
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "AccessionNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "LossyImageCompression",
+    "AcquisitionNumber",
+    "TemporalPositionIdentifier",
+    "NominalPercentageOfCardiacPhase",
+    "TriggerTime",
+    "ConvolutionKernel",
+    "KVP",
+    "SliceThickness",
+    "PixelData",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
@@ -51,6 +93,8 @@ def parse(data: bytes) -> Parsed:
 
 def _parse(data: bytes) -> Parsed:
     dataset = pydicom.dcmread(BytesIO(data), force=data[128:132] != b"DICM")
+    for keyword in _READ:
+        dataset.get(keyword)
     meta = dataset.file_meta
     sop_class = text(dataset, "SOPClassUID") or str(meta.get("MediaStorageSOPClassUID", ""))
     if not sop_class:

@@ -38,6 +38,7 @@ def read_scan(instances: Sequence[bytes]) -> Scan:
     with quiet_pydicom():
         unique, findings = _without_repeats(parsed)
         slices, left_out = _usable(unique)
+        slices.sort(key=lambda item: item.sop_instance_uid)  # the order of arrival decides nothing
         stack = choose_stack(slices)
         positions = np.array([item.position for item in stack.slices])
         first = stack.slices[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydicom.dataset import Dataset
 
-from dicomnode.results.headers import Source, slice_thickness
+from dicomnode.results.headers import Source, slice_thickness, value_of
 
 _NOT_GIVEN = frozenset({"NONE", "NO", "NO CONTRAST", "WITHOUT", "NATIVE"})
 
@@ -37,11 +37,11 @@ def contrast(header: Dataset) -> str:
         return "not given"
     if agent:
         return f"given ({agent})"
-    return "given" if header.get("ContrastBolusAgentSequence") else "unknown"
+    return "given" if value_of(header, "ContrastBolusAgentSequence") else "unknown"
 
 
 def _text(header: Dataset, keyword: str) -> str:
-    value = header.get(keyword)
+    value = value_of(header, keyword)
     parts = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(parts, list):
         parts = list(parts) if hasattr(parts, "__iter__") else [parts]

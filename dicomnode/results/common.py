@@ -22,7 +22,7 @@ from dicomnode import __version__
 from dicomnode.domain.identifiers import SOPClassUID, TransferSyntaxUID
 from dicomnode.domain.plans import Plan, ResultInstance
 from dicomnode.quiet import quiet_pydicom
-from dicomnode.results.headers import Source
+from dicomnode.results.headers import Source, value_of
 from dicomnode.results.model import Model
 from dicomnode.results.uids import (
     IMPLEMENTATION_CLASS_UID,
@@ -69,8 +69,8 @@ def times(source: Source, plan: Plan) -> Times:
 
 def series_description(kind: str, source: Source, model: Model, plan: Plan) -> str:
     """Return the Series Description, at most 64 characters; the model's id is cut if need be."""
-    number = source.acquisition.get("SeriesNumber")
-    of = f" {kind.upper()} of S{'?' if number in (None, '') else number}"
+    number = value_of(source.acquisition, "SeriesNumber")
+    of = f" {kind.upper()} of S{'?' if number is None else number}"
     used, total = slices_used(source, plan)
     part = f" ({used} of {total} slices)" if used < total else ""
     start = f"{'DEMO ' if model.demonstration else ''}{NOT_FOR_DIAGNOSIS}: "

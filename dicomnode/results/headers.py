@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
+from typing import Any
 
 import pydicom
 from pydicom.charset import python_encoding
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
-from pydicom.valuerep import validate_value
+from pydicom.valuerep import format_number_as_ds, validate_value
 
 from dicomnode.errors import Refusal
 from dicomnode.quiet import quiet_pydicom
@@ -89,7 +90,6 @@ _COPIED = (
 )
 _EXTRA = (
     # What highdicom does not copy: into every result as it is.
-    "RequestAttributesSequence",
     "LongitudinalTemporalInformationModified",
     "TimezoneOffsetFromUTC",
 )
@@ -98,6 +98,8 @@ _KEPT_CHARACTER_SETS = frozenset(
     {term for term in python_encoding if term.startswith("ISO_IR")} | {"GB18030", "GBK"}
 )
 UTF_8 = "ISO_IR 192"
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What pydicom puts in place of bytes that are not in the character set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,6 +111,8 @@ class Source:
     """One a slice, in slice order: what a reference needs, with the patient and the study."""
     extra: Dataset
     """Attributes of the patient and study for every result beyond those of `headers`."""
+    requests: tuple[Dataset, ...]
+    """Items of Request Attributes Sequence: what the images were asked for with."""
     identity: Dataset
     """`IDENTITY`, exactly as in the source."""
     acquisition: Dataset
@@ -139,11 +143,12 @@ def prepare(scan: Scan) -> Source:
             element = _clean(original, keyword, findings)
             if element is not None:
                 extra.add(element)
+        requests = _clean(original, "RequestAttributesSequence", findings)
         identity = Dataset()
         for keyword in IDENTITY:
             if keyword in original:
                 identity.add(original[keyword])
-        character_set = _character_set(original, common, identity)
+        character_set = _character_set(original, identity)
         if character_set is not None:
             common.SpecificCharacterSet = character_set
         headers = tuple(_slice_header(scan, header, common) for header in scan.headers)
@@ -151,6 +156,7 @@ def prepare(scan: Scan) -> Source:
             scan=scan,
             headers=headers,
             extra=extra,
+            requests=tuple(requests.value) if requests is not None else (),
             identity=identity,
             acquisition=original,
             findings=tuple(findings),
@@ -164,23 +170,30 @@ def _slice_header(scan: Scan, header: Dataset, common: Dataset) -> Dataset:
     result.Modality = "CT"
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
         setattr(result, keyword, str(header.get(keyword)).strip(" \0"))
-    result.PositionReferenceIndicator = str(header.get("PositionReferenceIndicator") or "")
+    result.PositionReferenceIndicator = str(value_of(header, "PositionReferenceIndicator") or "")
     for keyword in ("Rows", "Columns", "ImagePositionPatient", "PixelSpacing"):
         result.add(header[keyword])
     # One orientation for all: rounding differences between slices break references.
-    result.ImageOrientationPatient = [f"{value:.12g}" for value in scan.orientation]
+    result.ImageOrientationPatient = [format_number_as_ds(value) for value in scan.orientation]
     result.SliceThickness = slice_thickness(header) or f"{scan.spacing_mm[0]:.6g}"
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-        if scan.lossy and keyword in header:
-            result.add(header[keyword])
+        element = _clean(header, keyword, []) if scan.lossy else None
+        if element is not None:
+            result.add(element)
     result.LossyImageCompression = "01" if scan.lossy else "00"
     return result
+
+
+def value_of(header: Dataset, keyword: str) -> Any:
+    """Return the value of `keyword`; None where it is absent, empty or damaged."""
+    element = _writable(header, keyword) if keyword in header else None
+    return None if element is None or element.is_empty else element.value
 
 
 def slice_thickness(header: Dataset) -> str | None:
     """Return Slice Thickness in mm as written, or None where it is missing or not positive."""
     try:
-        value = float(header.get("SliceThickness") or 0)
+        value = float(value_of(header, "SliceThickness") or 0)
     except (TypeError, ValueError):
         return None
     return f"{value:.6g}" if value > 0 else None
@@ -190,9 +203,15 @@ def _clean(original: Dataset, keyword: str, findings: list[str]) -> DataElement 
     """Return the element for the results, or None where it is absent or was left out."""
     if keyword not in original:
         return None
-    element = original[keyword]
+    element = _writable(original, keyword)
+    if element is None:
+        findings.append(f"{keyword} of the source is damaged and was left out.")
+        return None
     if keyword in IDENTITY:
         return _placeholder(element)
+    if REPLACEMENT in str(element.value):
+        findings.append(f"{keyword} of the source is not in its character set and was left out.")
+        return None
     if keyword in _CODE_SEQUENCES and not all(
         all(item.get(name) for name in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning"))
         for item in element.value
@@ -209,6 +228,18 @@ def _clean(original: Dataset, keyword: str, findings: list[str]) -> DataElement 
     if value is not element.value:
         findings.append(f"{keyword} of the source was written in another form.")
         return DataElement(element.tag, element.VR, value)
+    return element
+
+
+def _writable(original: Dataset, keyword: str) -> DataElement | None:
+    """Return the element if it, with all that it holds, can be read and written again."""
+    alone = Dataset()
+    try:
+        element = original[keyword]
+        alone.add(element)
+        pydicom.dcmwrite(BytesIO(), alone, implicit_vr=False, little_endian=True)
+    except Exception:  # noqa: BLE001 - pydicom raises a dozen types on damaged values
+        return None
     return element
 
 
@@ -255,7 +286,7 @@ _MENDERS: dict[str, Callable[[str], str]] = {
 }
 
 
-def _character_set(original: Dataset, common: Dataset, identity: Dataset) -> str | None:
+def _character_set(original: Dataset, identity: Dataset) -> str | None:
     """Return the Specific Character Set in which the results can hold the same text.
 
     Raises:
@@ -263,11 +294,11 @@ def _character_set(original: Dataset, common: Dataset, identity: Dataset) -> str
     """
     declared = original.get("SpecificCharacterSet")
     terms = [declared] if isinstance(declared, str) else list(declared or [])
-    terms = [str(term).strip() for term in terms]
+    terms = [_respelt(str(term).strip()) for term in terms]
     text = [str(element.value) for element in identity]
     exact = all(value.isascii() and "\x1b" not in value for value in text)
     known = all(term in python_encoding for term in terms)
-    if not exact and (not known or any("�" in value or "\x1b" in value for value in text)):
+    if not exact and (not known or any(REPLACEMENT in value or "\x1b" in value for value in text)):
         raise Refusal(
             "BAD_CHARACTER_SET",
             "The patient's or study's text cannot be read with the character set it declares.",
@@ -282,10 +313,16 @@ def _character_set(original: Dataset, common: Dataset, identity: Dataset) -> str
         raise Refusal(
             "BAD_CHARACTER_SET", "The patient's or study's text would not survive being copied."
         )
-    unreadable = [element for element in common if "�" in str(element.value)]
-    for element in unreadable:
-        del common[element.tag]
     return chosen
+
+
+def _respelt(term: str) -> str:
+    """Return a Specific Character Set term with the spaces and underlines of PS3.3 C.12.1.1.2."""
+    one_byte = re.fullmatch(r"ISO.IR.?(\d+)", term)
+    extended = re.fullmatch(r"ISO.2022.IR.(\d+)", term)
+    if one_byte:
+        return f"ISO_IR {one_byte[1]}"
+    return f"ISO 2022 IR {extended[1]}" if extended else term
 
 
 def _round_trips(identity: Dataset, character_set: str | None) -> bool:

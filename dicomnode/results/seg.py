@@ -114,6 +114,8 @@ def encode_seg(
             series_date=moment.date,
             series_time=moment.time,
         )
+        if source.requests:
+            dataset.RequestAttributesSequence = list(source.requests)
         _fix_dimension_organization(dataset, identifiers.dimension_organization_uid)
     return finish(
         dataset,

@@ -254,7 +254,7 @@ def _previous(predecessor: Predecessor | None) -> Sequence[Dataset] | None:
 def _requests(source: Source) -> Sequence[Dataset] | None:
     """Return Referenced Request items (PS3.3 C.17.2) for the requests the source names."""
     items = []
-    for request in source.extra.get("RequestAttributesSequence") or []:
+    for request in source.requests:
         item = Dataset()
         item.StudyInstanceUID = source.headers[0].StudyInstanceUID
         item.ReferencedStudySequence = []

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from dicomnode import __version__
 from dicomnode.domain.identifiers import InstanceUID, SeriesUID, derive_uid
 from dicomnode.domain.plans import Plan
-from dicomnode.results.headers import Source
+from dicomnode.results.acquisition import acquisition_sentence
+from dicomnode.results.headers import Source, value_of
 from dicomnode.results.model import Model
 from dicomnode.scan import LabelMap
 
@@ -92,7 +93,10 @@ def device_uid(model: Model) -> str:
 
 def _header_digest(source: Source) -> str:
     digest = hashlib.sha256()
-    for dataset in (source.headers[0], source.extra, source.identity):
+    for dataset in (source.headers[0], source.extra, source.identity, *source.requests):
         for element in dataset.iterall():
-            digest.update(f"{element.tag}{element.VR}{element.value}\n".encode())
+            value = "" if element.VR == "SQ" else element.value
+            digest.update(f"{element.tag}{element.VR}{value}\n".encode())
+    digest.update(acquisition_sentence(source).encode())
+    digest.update(str(value_of(source.acquisition, "SeriesNumber")).encode())
     return digest.hexdigest()
