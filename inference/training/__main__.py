@@ -15,7 +15,7 @@ import torch
 
 from inference.catalog import read_card
 from inference.nnunet import NnunetPredictor
-from inference.training.evaluate import by_hu_alone, on_bodies, on_real
+from inference.training.evaluate import by_hu_alone, by_position_alone, on_bodies, on_real
 from inference.training.export import write_card, write_folder
 from inference.training.loop import Recipe, State, start, train
 from inference.training.samples import load_real
@@ -32,6 +32,7 @@ def publish(recipe: Recipe, state: State) -> Path:
     figures: dict[str, Any] = {
         **on_bodies(card, predictor),
         "dice_of_hu_alone": by_hu_alone(),
+        "dice_of_position_alone": by_position_alone(),
         "iterations": state.iteration,
         "training_minutes": round(state.seconds / 60, 1),
         "trained_on": f"{recipe.device}, {recipe.threads} threads, {platform.machine()}",

@@ -78,7 +78,8 @@ def draw(
 ) -> Sample:
     """Sample `number` at the variation given; patch is z, y, x in voxels of 6 mm."""
     random = np.random.default_rng([number, 6])
-    if real is not None and random.random() < REAL_SHARE:
+    of_real = random.random() < REAL_SHARE  # drawn either way: sample n stays sample n
+    if real is not None and of_real:
         hu, labels = _real_patch(random, patch, real)
     else:
         hu, labels = _body_patch(random, TRAINING_SEED + number, variation, patch)

@@ -67,8 +67,13 @@ def test_the_head_is_up_and_the_face_in_front(person: tuple) -> None:
         heights = [where[f"rib_{side}_{n}"][2] for n in range(1, 13)]
         assert all(upper > lower - 25 for upper, lower in pairwise(heights))
         assert heights[0] > heights[5] > heights[11]
-    fronts = (("face", "brain"), ("heart_ventricle_right", "vertebrae_T8"), ("liver", "kidney_right"),
-              ("urinary_bladder", "sacrum"), ("trachea", "vertebrae_T4"))  # fmt: skip
+    fronts = (
+        ("face", "brain"),
+        ("heart_ventricle_right", "vertebrae_T8"),
+        ("liver", "kidney_right"),
+        ("urinary_bladder", "sacrum"),
+        ("trachea", "vertebrae_T4"),
+    )
     for front, back in fronts:
         assert where[front][1] > where[back][1], (front, back)
 
@@ -78,8 +83,13 @@ def test_the_real_ct_has_the_same_sides(test_data: Path) -> None:
     real = _centroids(np.asarray(image.dataobj, np.uint8), image.affine)
     shape, affine = whole_body()
     ours = _centroids(Body(0).render(shape, affine)[1], affine)
-    pairs = (("liver", "spleen", 0), ("kidney_right", "kidney_left", 0), ("hip_right", "hip_left", 0),
-             ("urinary_bladder", "sacrum", 1), ("liver", "urinary_bladder", 2))  # fmt: skip
+    pairs = (
+        ("liver", "spleen", 0),
+        ("kidney_right", "kidney_left", 0),
+        ("hip_right", "hip_left", 0),
+        ("urinary_bladder", "sacrum", 1),
+        ("liver", "urinary_bladder", 2),
+    )
     for one, other, axis in pairs:
         for where in (real, ours):
             assert where[NAMES[one], axis] > where[NAMES[other], axis] + 40, (one, other)
