@@ -72,6 +72,7 @@ def test_the_catalog_knows_its_cards(tmp_path: Path) -> None:
 
 def test_bundled_cards_are_good() -> None:
     found = load_catalog()
+    assert "demo" in found.ids()
     for model_id in found.ids():
         verify(found.card(model_id))
 

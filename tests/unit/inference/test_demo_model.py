@@ -7,10 +7,9 @@ asked.
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
-from inference.catalog import BUNDLED, load_catalog
+from inference.catalog import load_catalog
 from inference.nnunet import NnunetPredictor
 from inference.phantom import Body
 from inference.pipeline import segment
@@ -27,7 +26,6 @@ def lps_slab() -> tuple[tuple[int, int, int], NDArray[np.float64]]:
     return (46, 58, 80), affine
 
 
-@pytest.mark.skipif(not (BUNDLED / "demo/card.yaml").is_file(), reason="no demo model is bundled")
 def test_large_structures_are_found_where_they_are() -> None:
     card = load_catalog().card("demo")
     assert card.demonstration
