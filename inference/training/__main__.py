@@ -15,7 +15,14 @@ import torch
 
 from inference.catalog import read_card
 from inference.nnunet import NnunetPredictor
-from inference.training.evaluate import by_hu_alone, by_position_alone, on_bodies, on_real
+from inference.training.evaluate import (
+    HELD_OUT,
+    by_hu_alone,
+    by_position_alone,
+    ct_grid,
+    on_bodies,
+    on_real,
+)
 from inference.training.export import write_card, write_folder
 from inference.training.loop import Recipe, State, start, train
 from inference.training.samples import load_real
@@ -29,8 +36,10 @@ def publish(recipe: Recipe, state: State) -> Path:
     write_folder(state, root)
     card = read_card(write_card(root, {}))
     predictor = NnunetPredictor(card, device=recipe.device, threads=recipe.threads)
+    on_ct = on_bodies(card, predictor, HELD_OUT[:4], ct_grid())
     figures: dict[str, Any] = {
         **on_bodies(card, predictor),
+        "dice_above_20_ml_on_1_5_mm_chest_abdomen": on_ct["dice_above_20_ml"],
         "dice_of_hu_alone": by_hu_alone(),
         "dice_of_position_alone": by_position_alone(),
         "iterations": state.iteration,

@@ -24,6 +24,8 @@ CLASSES = 105
 _BIN_HU, _BINS = 4, 1024
 
 Labels = NDArray[np.uint8]
+Hounsfield = NDArray[np.int16]
+Grid = tuple[tuple[int, int, int], NDArray[np.float64]]
 
 
 def dice(truth: Labels, found: Labels) -> NDArray[np.float64]:
@@ -34,36 +36,46 @@ def dice(truth: Labels, found: Labels) -> NDArray[np.float64]:
         return np.where(sizes[0] > 0, 2 * both / (sizes[0] + sizes[1]), np.nan)
 
 
-def bodies(seeds: Iterable[int]) -> list[tuple[NDArray[np.int16], Labels]]:
-    """Whole bodies [i, j, k] at the model's spacing, variation 1."""
-    shape, affine = whole_body()
+def ct_grid() -> Grid:
+    """A chest and abdomen as a scanner gives them: 500 mm field of view, 1.5 x 1.5 x 3 mm."""
+    affine = np.diag([1.5, 1.5, 3.0, 1.0])
+    affine[:3, 3] = (-250.0, -210.0, -200.0)
+    return (334, 280, 150), affine
+
+
+def bodies(seeds: Iterable[int], grid: Grid | None = None) -> list[tuple[Hounsfield, Labels]]:
+    """HU and labels [i, j, k] at variation 1; by default whole bodies at the model's spacing."""
+    shape, affine = grid or whole_body()
     return [Body(seed).render(shape, affine) for seed in seeds]
 
 
-def large(truths: Sequence[Labels]) -> NDArray[np.bool_]:
+def large(truths: Sequence[Labels], voxel_ml: float = SPACING_MM**3 / 1000) -> NDArray[np.bool_]:
     """Which labels are above 20 mL on average over the bodies; [105], background never."""
     count = np.mean([np.bincount(t.ravel(), minlength=CLASSES) for t in truths], axis=0)
-    chosen: NDArray[np.bool_] = count * SPACING_MM**3 / 1000 > LARGE_ML
+    chosen: NDArray[np.bool_] = count * voxel_ml > LARGE_ML
     chosen[0] = False
     return chosen
 
 
 def on_bodies(
-    card: ModelCard, predictor: Predictor, seeds: Sequence[int] = HELD_OUT
+    card: ModelCard,
+    predictor: Predictor,
+    seeds: Sequence[int] = HELD_OUT,
+    grid: Grid | None = None,
 ) -> dict[str, Any]:
-    """Mean Dice over held-out bodies: structures above 20 mL, and all 104."""
-    _, affine = whole_body()
-    drawn = bodies(seeds)
+    """Mean Dice over held-out bodies: structures above 20 mL on the grid, and all."""
+    _, affine = grid or whole_body()
+    drawn = bodies(seeds, grid)
     scores = np.array([dice(truth, segment(hu, affine, card, predictor)) for hu, truth in drawn])
-    big = large([truth for _, truth in drawn])
-    each = np.nanmean(scores, 0)
+    big = large([truth for _, truth in drawn], abs(float(np.linalg.det(affine))) / 1000)
+    each = {n: np.nanmean(scores[:, n]) for n in range(1, CLASSES) if (scores[:, n] >= 0).any()}
     names = {s.label: s.name for s in card.structures}
     return {
         "bodies": len(seeds),
         "structures_above_20_ml": int(big.sum()),
         "dice_above_20_ml": _mean(scores[:, big]),
         "dice_all_structures": _mean(scores[:, 1:]),
-        "structures_below_0_5": [names[n] for n in range(1, CLASSES) if each[n] < 0.5],
+        "structures_below_0_5": [names[n] for n, score in each.items() if score < 0.5],
     }
 
 
