@@ -121,14 +121,17 @@ class ConstantPredictor:
         return labels
 
 
-def read_with_dcmqi(seg: bytes, folder: Path) -> dict[int, nibabel.Nifti1Image]:
-    """Return the segments of a Segmentation by number as NIfTI images, read by dcmqi."""
-    folder.mkdir(exist_ok=True)
+def read_with_dcmqi(seg: bytes, folder: Path, *options: str) -> dict[int, nibabel.Nifti1Image]:
+    """Return the segments of a Segmentation by number as NIfTI images, read by dcmqi.
+
+    With the option `--mergeSegments` it is one image, number 1, of Segment Numbers.
+    """
     source, out = folder / "seg.dcm", folder / "out"
     out.mkdir()
     source.write_bytes(seg)
     program = VENV_BIN / "segimage2itkimage"
     command = [program, "-t", "nii", "-p", "s", "--inputDICOM", source, "--outputDirectory", out]
+    command += options
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return {

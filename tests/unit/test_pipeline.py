@@ -1,0 +1,126 @@
+"""The one step from files to results: stages, label map, warm models."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from analysis_kit import ConstantPredictor, model_card, plan
+
+from dicomnode import pipeline
+from dicomnode.demo.series import SeriesOptions, write_series
+from dicomnode.domain.plans import Plan
+from dicomnode.errors import Refusal
+from dicomnode.pipeline import Analyzer, analyze
+from inference.catalog import Catalog, ModelCard
+
+HU = np.full((10, 12, 8), -1000, np.int16)
+HU[2:8, 2:9] = 50
+FILES = write_series(HU, np.diag([-2.0, -2.0, 3.0, 1.0]))
+BOX = {5: (slice(2, 9), slice(3, 9), slice(4, 9))}
+
+
+def test_the_label_map_is_kept_with_what_it_was_made_from() -> None:
+    analysis = analyze(FILES, plan(), predictor=ConstantPredictor(BOX), card=model_card())
+    with np.load(BytesIO(analysis.label_map), allow_pickle=False) as arrays:
+        assert arrays["labels"].dtype == np.uint8
+        assert arrays["labels"].shape == (8, 12, 10)
+        assert set(np.unique(arrays["labels"])) == {0, 5}
+        assert len(arrays["sop_instance_uids"]) == 8
+        assert len(str(arrays["source_digest"])) == 64
+    assert len(analysis.label_map_digest) == 64
+    assert [item.kind for item in analysis.results] == ["seg", "sr"]
+    assert not analysis.demonstration
+
+
+def test_a_second_run_gives_the_same_bytes() -> None:
+    first, again = (
+        analyze(files, plan(), predictor=ConstantPredictor(BOX), card=model_card())
+        for files in (FILES, FILES[::-1])
+    )
+    assert first.label_map == again.label_map
+    assert first.label_map_digest == again.label_map_digest
+    assert [item.data for item in first.results] == [item.data for item in again.results]
+
+
+def test_progress_and_timings_name_the_stages_in_order() -> None:
+    seen: list[str] = []
+
+    def progress(stage: str, fraction: float) -> None:
+        assert 0 <= fraction <= 1
+        if stage not in seen:
+            seen.append(stage)
+
+    analysis = analyze(FILES, plan(), progress, ConstantPredictor(BOX), model_card())
+    stages = ["decode", "zoom_in", "zoom_back", "measure", "encode"]
+    assert [stage for stage in seen if stage != "predict"] == stages
+    assert set(stages) <= set(analysis.timings)
+    assert all(seconds >= 0 for seconds in analysis.timings.values())
+
+
+def test_what_the_progress_raises_ends_the_analysis() -> None:
+    def stop(stage: str, fraction: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        analyze(FILES, plan(), stop, ConstantPredictor(BOX), model_card())
+
+
+def test_findings_and_the_demonstration_mark_reach_the_analysis() -> None:
+    files = write_series(
+        HU, np.eye(4), SeriesOptions(extra={"PatientSex": None, "ContrastBolusAgent": "X"})
+    )
+    analysis = analyze(
+        [*files, files[0]],
+        plan(),
+        predictor=ConstantPredictor(),
+        card=model_card(demonstration=True),
+    )
+    assert analysis.demonstration
+    assert analysis.findings == ("1 repeated instances were ignored.",)
+    assert [item.kind for item in analysis.results] == ["sr"], "nothing was found"
+
+
+def test_a_refusal_comes_before_the_model_runs() -> None:
+    class Never:
+        def predict(self, image: object, progress: object = None) -> None:
+            raise AssertionError
+
+    with pytest.raises(Refusal):
+        analyze(FILES[:2], plan(), predictor=Never(), card=model_card())  # type: ignore[arg-type]
+
+
+def test_models_are_loaded_once_and_stay_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = model_card()
+    monkeypatch.setattr(
+        pipeline, "load_catalog", lambda folders: Catalog(cards={"test-model": card})
+    )
+    loaded: list[tuple[str, str, int | None]] = []
+
+    def load(card: ModelCard, device: str, threads: int | None) -> ConstantPredictor:
+        loaded.append((card.id, device, threads))
+        return ConstantPredictor(BOX)
+
+    analyzer = Analyzer(load)
+    first = analyzer(FILES, plan())
+    assert analyzer(FILES, plan()).results[0].data == first.results[0].data
+    assert loaded == [("test-model", "cpu", None)]
+    analyzer(FILES, plan(threads=1))
+    assert loaded[1:] == [("test-model", "cpu", 1)]
+
+
+def test_the_plans_folders_are_where_models_are_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[list[Path]] = []
+
+    def load_catalog(folders: list[Path]) -> Catalog:
+        asked.append(folders)
+        return Catalog(cards={"test-model": model_card()})
+
+    monkeypatch.setattr(pipeline, "load_catalog", load_catalog)
+    given: Plan = plan(model_folders=(str(tmp_path),))
+    assert pipeline.find_card(given).id == "test-model"
+    assert asked == [[tmp_path]]

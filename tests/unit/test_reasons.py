@@ -1,0 +1,47 @@
+"""Every code with which a series is refused is explained, and no explanation is left over."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import dicomnode
+from dicomnode.domain.reasons import REASONS, explain
+from dicomnode.imaging import slices, stacks
+
+SOURCE = Path(dicomnode.__file__).parent
+
+
+def codes_raised() -> set[str]:
+    found = {split[1] for split in stacks._SPLITS}
+    for folder in ("imaging", "results"):
+        for path in (SOURCE / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refusal":
+                    code = node.args[0]
+                    if isinstance(code, ast.Constant):
+                        found.add(str(code.value))
+    reason_against = ast.parse(Path(slices.__file__).read_text(encoding="utf-8"))
+    for node in ast.walk(reason_against):
+        if isinstance(node, ast.FunctionDef) and node.name == "reason_against":
+            found |= {
+                constant.value
+                for returned in ast.walk(node)
+                if isinstance(returned, ast.Return)
+                for constant in ast.walk(returned)
+                if isinstance(constant, ast.Constant) and isinstance(constant.value, str)
+            }
+    return found
+
+
+def test_every_code_is_explained_and_every_explanation_used() -> None:
+    assert codes_raised() == set(REASONS)
+
+
+def test_explanations_are_sentences() -> None:
+    for code, sentence in REASONS.items():
+        assert code.isupper()
+        assert sentence.endswith(".")
+        assert len(sentence) >= 30
+        assert explain(code) == sentence
+    assert explain("SOMETHING_ELSE") == "SOMETHING_ELSE"
