@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import warnings
@@ -27,8 +28,11 @@ class _Line(logging.Formatter):
 
 
 def _quoted(value: object) -> str:
-    text = str(value).replace("\n", " ")
-    return f'"{text}"' if " " in text or '"' in text or not text else text
+    """Nothing that a peer has said can begin a line or a field of its own."""
+    text = str(value)
+    if text and text.isprintable() and not set(text) & set(' "='):
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def set_up(role: str, *, verbose: bool = False) -> None:
@@ -38,7 +42,7 @@ def set_up(role: str, *, verbose: bool = False) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
-    for chatty in ("alembic", "apscheduler", "pynetdicom"):
+    for chatty in ("alembic", "apscheduler", "highdicom", "pynetdicom"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # pydicom complains of values by quoting them, patient names among them.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)

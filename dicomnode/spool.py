@@ -1,6 +1,6 @@
 """Bytes: where they lie, and how they get there so that they stay.
 
-    tmp/                                    what is being written; emptied at start
+    tmp/<role>/                             what a role is writing; emptied when it starts
     instances/<study>/<series>/<sop>.dcm    what was received, named by validated UIDs
     results/<job>/<sop>.dcm, labels.npz     what was computed
     quarantine/<name>.dcm, .json            what could not be used, and why
@@ -29,11 +29,17 @@ class RoleIsRunningError(DicomnodeError):
 
 
 class Spool:
-    """The folders of one node's bytes."""
+    """The folders of one node's bytes.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: of all of them.
+        role: who writes. Each has a folder of its own for what is unfinished: a role that starts
+            must not clear away what another one is writing.
+    """
+
+    def __init__(self, root: Path, role: str = "tool") -> None:
         self.root = root
-        self.tmp = root / "tmp"
+        self.tmp = root / "tmp" / role
         self.instances = root / "instances"
         self.results = root / "results"
         self.quarantine = root / "quarantine"

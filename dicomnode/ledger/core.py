@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, select, text
 from sqlalchemy import func as sql
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from dicomnode.domain.lifecycle import LIVES
@@ -101,7 +101,9 @@ class Transaction:
         """Insert a row unless a unique index says it is there; return whether it was inserted."""
         dialect = sqlite if self.connection.dialect.name == "sqlite" else postgresql
         statement = dialect.insert(table).values(**values).on_conflict_do_nothing()
-        return self.connection.execute(statement).rowcount == 1
+        # Of an INSERT, PostgreSQL's row count is thrown away unless it is asked for.
+        kept = {"preserve_rowcount": True}
+        return self.connection.execute(statement, execution_options=kept).rowcount == 1
 
     def move(
         self,
@@ -137,13 +139,20 @@ class Ledger:
         url: of SQLAlchemy, `sqlite:////path` or `postgresql+psycopg://...`.
         node_id: whose events and claims the transactions make.
         clock: replaces the database's clock in tests.
+
+    Raises:
+        LedgerError: the URL is none, or its driver is not installed.
     """
 
     def __init__(self, url: str, node_id: str, clock: Clock | None = None) -> None:
-        self.url = make_url(url)
         self.node_id = node_id
         self._clock = clock
-        self.engine = _engine(url)
+        try:
+            self.url = make_url(url)
+            self.engine = _engine(self.url)
+        except (SQLAlchemyError, ImportError, OSError) as error:
+            # Never the URL itself: there may be a password in it.
+            raise LedgerError(f"storage.ledger cannot be used: {_first_line(error)}") from error
 
     @property
     def is_sqlite(self) -> bool:
@@ -181,17 +190,19 @@ class Ledger:
         return now.astimezone(UTC)
 
 
-def _first_line(error: SQLAlchemyError) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else ""
 
 
-def _engine(url: str) -> Engine:
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
-    if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+def _engine(url: URL) -> Engine:
+    # Parameters stay out of error texts and so out of logs: they hold descriptions of series.
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    if url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engine = create_engine(
+        url, connect_args={"timeout": 30, "check_same_thread": False}, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:

@@ -62,7 +62,7 @@ def claim(tx: Transaction, destination: str) -> Delivery | None:
         .where(*_due(tx, destination))
         .order_by(delivery.c.due_at, delivery.c.job_id, delivery.c.position)
         .limit(1)
-        .with_for_update(skip_locked=True, of=delivery)
+        .with_for_update(skip_locked=True, key_share=True, of=delivery)
     ).first()
     if row is None:
         return None

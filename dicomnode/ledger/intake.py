@@ -171,6 +171,14 @@ def add(
         )
     )
     if not counts:
+        tx.event(
+            decision.code,
+            level=decision.level,
+            detail=decision.detail,
+            study=study_row.id,
+            series=series_row.id,
+            association=association_id,
+        )
         return
     tx.connection.execute(
         series.update()
@@ -220,8 +228,8 @@ def hold(tx: Transaction, study_id: int, decision: Decision) -> None:
     ).scalar()
     tx.move(study, study_id, "hold", hold_reason=decision.code)
     deliveries.hold_study(tx, study_id, decision.code)
-    if first != decision.code:
-        tx.event(decision.code, level=ATTENTION, detail=decision.detail, study=study_id)
+    level = ATTENTION if first != decision.code else "info"  # one line a study needs attention
+    tx.event(decision.code, level=level, detail=decision.detail, study=study_id)
 
 
 def _study(tx: Transaction, header: Header, *, counts: bool) -> Row[Any]:
@@ -236,8 +244,10 @@ def _study(tx: Transaction, header: Header, *, counts: bool) -> Row[Any]:
         last_at=tx.now,
         due_at=tx.now,
     )
+    # With key_share others may still insert rows that refer to the study, such as events: those who
+    # hold a lock that is needed here would otherwise wait for this one, and nobody could go on.
     row = tx.connection.execute(
-        select(study).where(study.c.study_uid == header.study_uid).with_for_update()
+        select(study).where(study.c.study_uid == header.study_uid).with_for_update(key_share=True)
     ).one()
     if created:
         tx.event("STUDY_BEGAN", study=row.id)

@@ -30,7 +30,7 @@ def close_due_study(tx: Transaction, choose: Callable[[SeriesFacts], Choice]) ->
         .where(study.c.state == OPEN, study.c.due_at <= tx.now, study.c.node_id == tx.node_id)
         .order_by(study.c.due_at)
         .limit(1)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, key_share=True)
     ).first()
     if row is None:
         return False
@@ -102,7 +102,7 @@ def claim(tx: Transaction, worker: str, lease: timedelta) -> Job | None:
         )
         .order_by(job.c.due_at, job.c.id)
         .limit(1)
-        .with_for_update(skip_locked=True, of=job)
+        .with_for_update(skip_locked=True, key_share=True, of=job)
     ).first()
     if row is None:
         return None
@@ -196,10 +196,19 @@ def finish(
 ) -> bool:
     """Record the result set and its deliveries; False means that another attempt was first.
 
+    Of a study that is held since the analysis began, the deliveries are held as well.
+
     Args:
         deliver_to: destinations that get the results.
         not_allowed: destinations of the rule that a demonstration model's results may not go to.
     """
+    # Locked first, as intake does: who holds the study now sees these deliveries, or they see it.
+    held = tx.connection.execute(
+        select(study.c.state, study.c.hold_reason)
+        .where(study.c.id == claimed.study_id)
+        .with_for_update(key_share=True)
+    ).one()
+    hold_reason = held.hold_reason if held.state == HELD else None
     done = tx.move(
         job,
         claimed.id,
@@ -218,6 +227,37 @@ def finish(
     )
     if not done:
         return False
+    _insert_results(tx, claimed, results, deliver_to, hold_reason)
+
+    def record(code: str, level: str, detail: str) -> None:
+        tx.event(
+            code,
+            level=level,
+            detail=detail,
+            study=claimed.study_id,
+            series=claimed.series_id,
+            job=claimed.id,
+        )
+
+    record("JOB_DONE", "info", f"{len(results)} result instances")
+    for name in not_allowed:
+        record(
+            "DEMO_NOT_ALLOWED",
+            ATTENTION,
+            f"results of a demonstration model do not go to {name}, which is not loopback",
+        )
+    for sentence in findings:
+        record("FINDING", "warning", sentence)
+    return True
+
+
+def _insert_results(
+    tx: Transaction,
+    claimed: Job,
+    results: Sequence[StoredResult],
+    deliver_to: Sequence[str],
+    hold_reason: str | None,
+) -> None:
     for item in results:
         result_id = tx.insert(
             result,
@@ -242,32 +282,12 @@ def finish(
                 node_id=tx.node_id,
                 destination=name,
                 position=item.position,
-                state=PENDING,
+                state=PENDING if hold_reason is None else HELD,
+                reason=hold_reason,
                 due_at=tx.now,
                 created_at=tx.now,
                 updated_at=tx.now,
             )
-
-    def record(code: str, level: str, detail: str) -> None:
-        tx.event(
-            code,
-            level=level,
-            detail=detail,
-            study=claimed.study_id,
-            series=claimed.series_id,
-            job=claimed.id,
-        )
-
-    record("JOB_DONE", "info", f"{len(results)} result instances")
-    for name in not_allowed:
-        record(
-            "DEMO_NOT_ALLOWED",
-            ATTENTION,
-            f"results of a demonstration model do not go to {name}, which is not loopback",
-        )
-    for sentence in findings:
-        record("FINDING", "warning", sentence)
-    return True
 
 
 def fail(
@@ -334,7 +354,7 @@ def take_back(
     rows = tx.connection.execute(
         select(job)
         .where(job.c.state == LEASED, job.c.node_id == tx.node_id, lost)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, key_share=True)
     ).all()
     return sum(
         _fail(tx, row, outcome, max_failures=max_failures, wait=wait, counts=True) for row in rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -86,7 +87,8 @@ class StorageServer:
         self._address = (bind, port)
         self._ae = AE(ae_title=ae_title)
         self._ae.require_called_aet = True
-        self._ae.require_calling_aet = list(calling_ae_titles)
+        # An empty list would let everybody in; a title that nobody knows lets nobody in.
+        self._ae.require_calling_aet = list(calling_ae_titles) or [secrets.token_hex(8)]
         self._ae.maximum_associations = max_associations
         self._ae.maximum_pdu_size = max_pdu_bytes
         self._ae.network_timeout = timeout_seconds

@@ -40,13 +40,13 @@ class Context:
     stop: threading.Event
 
 
-def open_context(settings: Settings) -> Context:
-    """Open the spool and the ledger, bring its schema up to date and register this node.
+def open_context(settings: Settings, name: str) -> Context:
+    """Open a role's spool and ledger, bring its schema up to date and register this node.
 
     Raises:
         DicomnodeError: one of them cannot be used.
     """
-    spool = Spool(settings.spool_folder)
+    spool = Spool(settings.spool_folder, name)
     try:
         spool.create()
         key = _patient_key(settings.patient_key_file)
@@ -85,7 +85,7 @@ def _patient_key(path: Path) -> bytes:
 @contextmanager
 def role(settings: Settings, name: str) -> Iterator[Context]:
     """Run a role: hold its place, end on SIGTERM, SIGINT or with the supervisor, say it lives."""
-    context = open_context(settings)
+    context = open_context(settings, name)
 
     def end(_number: int, _frame: FrameType | None) -> None:
         context.stop.set()
