@@ -1,0 +1,192 @@
+"""Deliveries: in the order of the result set, the same bytes again, for days, and then no more."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from ledger_kit import analysed, deliver_all, events, header, rows, settle, states, take, taken
+
+from dicomnode.domain.outcomes import Done, Refuse, Retry, classify_store_status
+from dicomnode.ledger import Ledger, deliveries
+from dicomnode.ledger.tables import delivery, event
+
+AWAY = Retry("NO_CONNECTION", "the peer cannot be reached")
+
+
+def is_due(ledger: Ledger, destination: str = "archive") -> bool:
+    with ledger.transaction() as tx:
+        return deliveries.is_due(tx, destination)
+
+
+def test_objects_go_in_the_order_of_their_result_set(ledger: Ledger, clock: Any) -> None:
+    """The report refers to the segmentation: it is not sent before that has arrived."""
+    job = analysed(ledger, clock)
+    first = taken(ledger)
+    assert (first.kind, first.attempt, first.job_id) == ("seg", 1, job.id)
+    assert first.path == f"results/{job.id}/seg.dcm"
+    assert (first.sop_class_uid, first.sop_instance_uid) == ("1.2.840.0", f"2.25.{job.id}.0")
+    assert take(ledger) is None
+    assert not is_due(ledger)
+    settle(ledger, first)
+    assert is_due(ledger)
+    assert taken(ledger).kind == "sr"
+
+
+def test_every_destination_has_its_own_state(ledger: Ledger, clock: Any) -> None:
+    analysed(ledger, clock, to=("archive", "second"))
+    settle(ledger, taken(ledger, "second"), Refuse("STATUS_C000", "no"), status=0xC000)
+    assert take(ledger, "second") is None
+    assert deliver_all(ledger) == 2
+    assert sorted((row.destination, row.state) for row in rows(ledger, delivery)) == [
+        ("archive", "DELIVERED"),
+        ("archive", "DELIVERED"),
+        ("second", "REFUSED"),
+        ("second", "REFUSED"),
+    ]
+    assert take(ledger, "nobody") is None
+
+
+def test_result_sets_do_not_wait_for_one_another(ledger: Ledger, clock: Any) -> None:
+    first = analysed(ledger, clock, header("1.1"))
+    second = analysed(ledger, clock, header("1.2", study="1.7"))
+    settle(ledger, taken(ledger), AWAY, status=None, wait=1000)
+    assert (taken(ledger).job_id, first.id != second.id) == (second.id, True)
+
+
+def test_what_waits_is_proposed(ledger: Ledger, clock: Any) -> None:
+    analysed(ledger, clock)
+    with ledger.transaction() as tx:
+        assert deliveries.contexts(tx, "archive") == [
+            ("1.2.840.0", "1.2.840.10008.1.2.1"),
+            ("1.2.840.1", "1.2.840.10008.1.2.1"),
+        ]
+    deliver_all(ledger)
+    with ledger.transaction() as tx:
+        assert deliveries.contexts(tx, "archive") == []
+
+
+def test_a_retry_waits_and_sends_the_same_object(ledger: Ledger, clock: Any) -> None:
+    analysed(ledger, clock)
+    first = taken(ledger)
+    settle(ledger, first, AWAY, status=None, wait=30)
+    row = rows(ledger, delivery)[0]
+    assert (row.state, row.reason, row.last_status) == ("PENDING", "NO_CONNECTION", None)
+    assert row.due_at == clock.now + timedelta(seconds=30)
+    assert events(ledger)[-1] == ("DELIVERY_RETRY", "warning")
+    clock.forward(29.9)
+    assert take(ledger) is None
+    clock.forward(0.1)
+    again = taken(ledger)
+    assert (again.id, again.sop_instance_uid, again.path) == (
+        first.id,
+        first.sop_instance_uid,
+        first.path,
+    )
+    assert again.attempt == 2
+
+
+def test_after_days_it_gives_up(ledger: Ledger, clock: Any) -> None:
+    analysed(ledger, clock)
+    clock.forward(14 * 86400 - 1)
+    settle(ledger, taken(ledger), AWAY, status=None, wait=1)
+    assert states(ledger, delivery) == ["PENDING", "PENDING"]
+    clock.forward(1)
+    settle(ledger, taken(ledger), AWAY, status=None, wait=1)
+    first, second = rows(ledger, delivery)
+    assert (first.state, first.reason) == ("REFUSED", "GAVE_UP")
+    assert "NO_CONNECTION" in first.detail
+    assert (second.state, second.reason) == ("REFUSED", "REFERS_TO_REFUSED")
+    assert events(ledger)[-1] == ("DELIVERY_REFUSED", "attention")
+
+
+def test_what_succeeds_in_the_end_counts_however_late(ledger: Ledger, clock: Any) -> None:
+    analysed(ledger, clock)
+    clock.forward(30 * 86400)
+    assert deliver_all(ledger) == 2
+    assert states(ledger, delivery) == ["DELIVERED", "DELIVERED"]
+
+
+def test_a_refused_segmentation_takes_its_report_with_it(ledger: Ledger, clock: Any) -> None:
+    """No report is sent that refers to an object the destination does not have."""
+    analysed(ledger, clock)
+    settle(ledger, taken(ledger), classify_store_status(0xA900), status=0xA900)
+    first, second = rows(ledger, delivery)
+    assert (first.state, first.reason, first.last_status) == ("REFUSED", "STATUS_A900", 0xA900)
+    assert (second.state, second.reason) == ("REFUSED", "REFERS_TO_REFUSED")
+    assert take(ledger) is None
+    assert [code for code, level in events(ledger) if level == "attention"] == ["DELIVERY_REFUSED"]
+
+
+def test_a_refused_report_leaves_the_segmentation(ledger: Ledger, clock: Any) -> None:
+    analysed(ledger, clock)
+    settle(ledger, taken(ledger))
+    settle(ledger, taken(ledger), Refuse("CONTEXT_REFUSED", "no"), status=None)
+    assert states(ledger, delivery) == ["DELIVERED", "REFUSED"]
+
+
+@pytest.mark.parametrize(
+    ("status", "level", "reason"),
+    [
+        (0x0000, "info", None),
+        (0xB000, "attention", "COERCED"),
+        (0xB007, "warning", "STORED_WITH_WARNING"),
+    ],
+)
+def test_a_warning_is_delivered_and_said(
+    ledger: Ledger, clock: Any, status: int, level: str, reason: str | None
+) -> None:
+    analysed(ledger, clock)
+    settle(ledger, taken(ledger), classify_store_status(status), status=status)
+    row = rows(ledger, delivery)[0]
+    assert (row.state, row.last_status, row.reason) == ("DELIVERED", status, reason)
+    assert events(ledger)[-1] == ("DELIVERED", level)
+    assert take(ledger) is not None
+
+
+def test_what_was_under_way_when_the_sender_died_is_sent_again(ledger: Ledger, clock: Any) -> None:
+    analysed(ledger, clock)
+    lost = taken(ledger)
+    with ledger.transaction() as tx:
+        assert deliveries.take_back(tx) == 1
+    again = taken(ledger)
+    assert (again.id, again.attempt) == (lost.id, 2)
+    settle(ledger, lost)
+    assert states(ledger, delivery)[0] == "SENDING", "the first attempt no longer counts"
+    settle(ledger, again)
+    assert states(ledger, delivery)[0] == "DELIVERED"
+
+
+def test_a_sender_takes_back_its_own_node_s_only(
+    ledger: Ledger, ledger_url: str, clock: Any
+) -> None:
+    analysed(ledger, clock)
+    taken(ledger)
+    other = Ledger(ledger_url, "node-2", clock)
+    with other.transaction() as tx:
+        assert deliveries.take_back(tx) == 0
+    other.close()
+    assert states(ledger, delivery)[0] == "SENDING"
+
+
+def test_a_cancelled_delivery_is_not_brought_back_by_a_late_answer(
+    ledger: Ledger, clock: Any
+) -> None:
+    job = analysed(ledger, clock)
+    sending = taken(ledger)
+    with ledger.transaction() as tx:
+        assert deliveries.cancel_job(tx, job.id, "SUPERSEDED") == 2
+    settle(ledger, sending, AWAY, status=None)
+    assert states(ledger, delivery) == ["CANCELLED", "CANCELLED"]
+    settle(ledger, sending, Done())
+    assert states(ledger, delivery) == ["CANCELLED", "CANCELLED"]
+    assert events(ledger)[-1] == ("DELIVERED_AFTER_CANCEL", "attention")
+
+
+def test_events_of_deliveries_say_what_and_where(ledger: Ledger, clock: Any) -> None:
+    analysed(ledger, clock)
+    settle(ledger, taken(ledger), AWAY, status=None)
+    assert rows(ledger, event)[-1].detail == (
+        "seg to archive: NO_CONNECTION: the peer cannot be reached"
+    )
