@@ -40,7 +40,7 @@ def dsrdump(path: Path) -> str:
     program = shutil.which("dsrdump", path=SYSTEM_PATH)
     assert program is not None
     done = subprocess.run(
-        [program, path], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+        [program, "+Pc", path], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -91,4 +91,7 @@ def check_results(
     text = dsrdump(folder / "SR.dcm")
     assert "Imaging Measurement Report" in text
     assert "UNVERIFIED" in text.upper()
-    assert text.count("(118565006,SCT,") >= len(results["SEG"].SegmentSequence) / 2
+    groups = text.count('125007,DCM,"Measurement Group"')
+    assert groups == len(results["SEG"].SegmentSequence)
+    assert text.count('112031,DCM,"Attenuation Coefficient"') >= groups
+    assert text.count('118565006,SCT,"Volume"') > 0

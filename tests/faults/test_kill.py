@@ -43,25 +43,56 @@ def one_result_set(orthanc: Orthanc) -> bool:
     return set(orthanc.results()) == {"SEG", "SR"}
 
 
-def test_receive_dies_while_a_series_arrives(node: Callable[..., Node], orthanc: Orthanc) -> None:
-    running = node("run", archive=orthanc)
+def test_every_role_dies_at_its_work(node: Callable[..., Node], orthanc: Orthanc) -> None:
+    """One series, and each role is killed while it has the series in hand."""
     wires = series(1)
-    acknowledged: list[Wire] = []
+    with Proxy(orthanc.port) as proxy:
+        running = node("run", archive=proxy.port, quiet_seconds=3.0)
+        _receive_dies_while_it_arrives(running, wires)
+        running.kill("tick")  # while the study is open: its deadline is in the ledger
+        _work_dies_while_it_analyses(running)
+        proxy.hold_after(200_000)  # in the midst of the SEG
+        _send_dies_while_it_sends(running, proxy, orthanc)
+        status = running.wait_for(are_delivered(2), timeout=120)
+
+    assert one_result_set(orthanc)
+    assert are_stored(running, wires)
+    assert status["counts"]["instances"] == len(wires)
+    assert status["counts"]["jobs"] == {"DONE": 1}
+    assert [row["attempt"] for row in status["deliveries"]] == [1, 2]
+    codes = [event["code"] for event in running.events(status["studies"][0]["study_uid"])]
+    assert codes.count("JOB_DONE") == 1
+
+
+def _receive_dies_while_it_arrives(running: Node, wires: list[Wire]) -> None:
     with scu(running.port, wires) as requestor:
         for wire in wires[:15]:
             assert requestor.store(wire) == 0x0000
-            acknowledged.append(wire)
         pid = running.kill("receive")
         assert requestor.store(wires[15]) is None  # no answer, so nothing was promised
-    assert are_stored(running, acknowledged)
+    assert are_stored(running, wires[:15])
     running.wait_for_role("receive", other_than=pid)
     wait_until(lambda: _accepts(running), 20, "the receiver listens again")
     assert set(store(running.port, *wires)) == {0x0000}
 
-    running.wait_for(are_delivered(2), timeout=120)
-    assert are_stored(running, wires)
-    assert one_result_set(orthanc)
-    assert running.status()["counts"]["instances"] == len(wires)
+
+def _work_dies_while_it_analyses(running: Node) -> None:
+    running.wait_for(lambda status: status["counts"]["jobs"] == {"LEASED": 1}, timeout=60)
+    pid = running.kill("work")
+    running.wait_for_role("work", other_than=pid)
+    status = running.wait_for(
+        lambda status: status["jobs"][0]["failures"] == 1 and status["jobs"][0]["attempt"] == 2
+    )
+    assert status["counts"]["jobs"] == {"LEASED": 1}
+
+
+def _send_dies_while_it_sends(running: Node, proxy: Proxy, orthanc: Orthanc) -> None:
+    wait_until(lambda: proxy.is_holding, 120, "a SEG is on its way")
+    assert running.status()["counts"]["deliveries"] == {"PENDING": 1, "SENDING": 1}
+    pid = running.kill("send")
+    assert orthanc.results() == {}
+    proxy.hold_after(None)
+    running.wait_for_role("send", other_than=pid)
 
 
 def _accepts(node: Node) -> bool:
@@ -70,22 +101,6 @@ def _accepts(node: Node) -> bool:
             return requestor.echo() == 0x0000
     except AssertionError:
         return False
-
-
-def test_work_dies_while_it_analyses(node: Callable[..., Node], orthanc: Orthanc) -> None:
-    running = node("run", archive=orthanc)
-    wires = series(2)
-    assert set(store(running.port, *wires)) == {0x0000}
-    running.wait_for(lambda status: status["counts"]["jobs"] == {"LEASED": 1}, timeout=30)
-    pid = running.kill("work")
-    status = running.wait_for(are_delivered(2), timeout=120)
-
-    assert status["jobs"][0]["attempt"] == 2
-    assert status["jobs"][0]["failures"] == 1
-    assert one_result_set(orthanc)
-    assert running.wait_for_role("work", other_than=pid) != pid
-    codes = [event["code"] for event in running.events(status["studies"][0]["study_uid"])]
-    assert codes.count("JOB_DONE") == 1
 
 
 def test_the_analysis_process_dies(node: Callable[..., Node], orthanc: Orthanc) -> None:
@@ -118,32 +133,6 @@ def _children(pid: int) -> list[int]:
         for child in text.split()
         if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
     ]
-
-
-def test_send_dies_while_it_sends(node: Callable[..., Node], orthanc: Orthanc) -> None:
-    with Proxy(orthanc.port) as proxy:
-        proxy.hold_after(200_000)  # in the midst of the SEG
-        running = node("run", archive=proxy.port)
-        assert set(store(running.port, *series(4))) == {0x0000}
-        wait_until(lambda: proxy.is_holding, 120, "a SEG is on its way")
-        assert running.status()["counts"]["deliveries"] == {"PENDING": 1, "SENDING": 1}
-        pid = running.kill("send")
-        assert orthanc.results() == {}
-        proxy.hold_after(None)
-        status = running.wait_for(are_delivered(2), timeout=60)
-        running.wait_for_role("send", other_than=pid)
-
-    assert one_result_set(orthanc)
-    assert status["counts"]["jobs"] == {"DONE": 1}
-    assert [row["attempt"] for row in status["deliveries"]] == [1, 2]
-
-
-def test_tick_dies_while_a_study_is_open(node: Callable[..., Node], orthanc: Orthanc) -> None:
-    running = node("run", archive=orthanc, quiet_seconds=3.0)
-    assert set(store(running.port, *series(5))) == {0x0000}
-    running.kill("tick")
-    running.wait_for(are_delivered(2), timeout=120)
-    assert one_result_set(orthanc)
 
 
 def test_everything_dies_with_the_supervisor(node: Callable[..., Node], orthanc: Orthanc) -> None:
