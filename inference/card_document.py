@@ -83,6 +83,7 @@ class CardDocument(BaseModel):
     orientation: Literal["RAS"]
     step_size: Annotated[float, Field(gt=0, le=1)]
     zoom_order: Literal[1, 3]
+    aggregation: Literal["softmax", "logits"] = "softmax"
     demonstration: bool
     code_table: Name
     licence: Text

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -72,6 +72,8 @@ class ModelCard:
     """Distance of neighbouring tiles as a fraction of the patch, at most."""
     zoom_order: int
     """Spline order of the resampling to `spacing_mm`."""
+    aggregation: Literal["softmax", "logits"] = "softmax"
+    """What overlapping tiles add up: probabilities (nnU-Net v1) or scores (nnU-Net v2)."""
     demonstration: bool
     """Never for patients; results go to loopback destinations only."""
     code_table: str
