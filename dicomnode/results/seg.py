@@ -58,7 +58,11 @@ def find_segments(source: Source, labels: LabelMap, model: Model) -> tuple[Segme
     """
     table = load_codes(model.code_table)
     series_uid = str(source.headers[0].SeriesInstanceUID)
-    present = np.flatnonzero(np.bincount(labels.labels.reshape(-1), minlength=1)[1:]) + 1
+    # Slice by slice: NumPy counts in copies of eight times the size.
+    counts = np.zeros(256, np.int64)
+    for image in labels.labels:
+        counts += np.bincount(image.ravel(), minlength=256)
+    present = np.flatnonzero(counts[1:]) + 1
     unknown = [label for label in present.tolist() if label not in table]
     if unknown:
         raise ValueError(f"labels {unknown} are not in the code table {model.code_table!r}")
