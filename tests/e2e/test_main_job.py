@@ -54,17 +54,16 @@ def test_series_go_in_and_results_come_back(
     for name, folder in (("real", real), ("phantom", phantom)):
         scan = read_scan([path.read_bytes() for path in folder.iterdir()])
         study = str(scan.headers[0].StudyInstanceUID)
+        place = tmp_path / f"{name}-results"
         results = orthanc.results(study)
         assert set(results) == {"SEG", "SR"}
-        check_results(results, scan.headers[0], tmp_path / name, all_frames=folder == real)
+        check_results(results, scan.headers[0], place, all_frames=folder == real)
         job = next(row for row in status["jobs"] if row["study_uid"] == study)
         with np.load(running.spool / "results" / str(job["id"]) / "labels.npz") as stored:
             labels = stored["labels"]
         assert len(np.unique(labels)) > 10
         affine = scan.affine[:, [2, 1, 0, 3]]  # of [column, row, slice], as the reader's
-        read = dcmqi_labels(
-            tmp_path / name / "SEG.dcm", tmp_path / name / "dcmqi", labels.shape[::-1], affine
-        )
+        read = dcmqi_labels(place / "SEG.dcm", place / "dcmqi", labels.shape[::-1], affine)
         expected = in_segment_numbers(labels, results["SEG"])
         assert (read.transpose(2, 1, 0) == expected).all()
 
