@@ -15,14 +15,12 @@ from io import BytesIO
 from typing import Any
 
 import pydicom
-from pydicom.charset import python_encoding
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds, validate_value
 
-from dicomnode.errors import Refusal
 from dicomnode.quiet import quiet_pydicom
+from dicomnode.results.character_sets import REPLACEMENT, choose_character_set
 from dicomnode.scan import Scan
 
 IDENTITY = (
@@ -94,12 +92,6 @@ _EXTRA = (
     "TimezoneOffsetFromUTC",
 )
 _CODE_SEQUENCES = ("DeidentificationMethodCodeSequence", "ProcedureCodeSequence")
-_KEPT_CHARACTER_SETS = frozenset(
-    {term for term in python_encoding if term.startswith("ISO_IR")} | {"GB18030", "GBK"}
-)
-UTF_8 = "ISO_IR 192"
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-"""What pydicom puts in place of bytes that are not in the character set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -148,7 +140,7 @@ def prepare(scan: Scan) -> Source:
         for keyword in IDENTITY:
             if keyword in original:
                 identity.add(original[keyword])
-        character_set = _character_set(original, identity)
+        character_set = choose_character_set(original, identity)
         if character_set is not None:
             common.SpecificCharacterSet = character_set
         headers = tuple(_slice_header(scan, header, common) for header in scan.headers)
@@ -284,58 +276,3 @@ _MENDERS: dict[str, Callable[[str], str]] = {
     "StudyDate": _digits(r"\d{4}\.\d{2}\.\d{2}"),
     "StudyTime": _digits(r"\d{2}:\d{2}(:\d{2})?"),
 }
-
-
-def _character_set(original: Dataset, identity: Dataset) -> str | None:
-    """Return the Specific Character Set in which the results can hold the same text.
-
-    Raises:
-        Refusal: BAD_CHARACTER_SET.
-    """
-    declared = original.get("SpecificCharacterSet")
-    terms = [declared] if isinstance(declared, str) else list(declared or [])
-    terms = [_respelt(str(term).strip()) for term in terms]
-    text = [str(element.value) for element in identity]
-    exact = all(value.isascii() and "\x1b" not in value for value in text)
-    known = all(term in python_encoding for term in terms)
-    if not exact and (not known or any(REPLACEMENT in value or "\x1b" in value for value in text)):
-        raise Refusal(
-            "BAD_CHARACTER_SET",
-            "The patient's or study's text cannot be read with the character set it declares.",
-        )
-    if not terms and not exact:
-        chosen = None  # the same bytes without a declaration, as in the source
-    elif len(terms) == 1 and terms[0] in _KEPT_CHARACTER_SETS:
-        chosen = terms[0]
-    else:
-        chosen = UTF_8
-    if not _round_trips(identity, chosen):
-        raise Refusal(
-            "BAD_CHARACTER_SET", "The patient's or study's text would not survive being copied."
-        )
-    return chosen
-
-
-def _respelt(term: str) -> str:
-    """Return a Specific Character Set term with the spaces and underlines of PS3.3 C.12.1.1.2."""
-    one_byte = re.fullmatch(r"ISO.IR.?(\d+)", term)
-    extended = re.fullmatch(r"ISO.2022.IR.(\d+)", term)
-    if one_byte:
-        return f"ISO_IR {one_byte[1]}"
-    return f"ISO 2022 IR {extended[1]}" if extended else term
-
-
-def _round_trips(identity: Dataset, character_set: str | None) -> bool:
-    sent = Dataset()
-    sent.update(identity)
-    if character_set is not None:
-        sent.SpecificCharacterSet = character_set
-    buffer = BytesIO()
-    try:
-        pydicom.dcmwrite(buffer, sent, implicit_vr=False, little_endian=True)
-    except (UnicodeError, ValueError):
-        return False
-    buffer.seek(0)
-    received = pydicom.dcmread(buffer, force=True)
-    received.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    return all(str(received[element.tag].value) == str(element.value) for element in identity)
