@@ -37,7 +37,9 @@ def _ae_title(text: str) -> str:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 class Node(_Section):
@@ -88,8 +90,8 @@ class Send(_Section):
     """The deliveries."""
 
     retry: Backoff = Backoff()
-    give_up_after_days: Annotated[float, Field(gt=0)] = 14.0
-    timeout_seconds: Annotated[float, Field(ge=1)] = 60.0
+    give_up_after_days: Annotated[float, Field(gt=0, le=3650)] = 14.0
+    timeout_seconds: Annotated[float, Field(ge=1, le=86400)] = 60.0
 
 
 class Storage(_Section):
@@ -105,7 +107,7 @@ class Limits(_Section):
 
     max_associations: Annotated[int, Field(ge=1, le=500)] = 50
     max_pdu_bytes: Annotated[int, Field(ge=4096, le=1048576)] = 131072
-    association_timeout_seconds: Annotated[float, Field(ge=1)] = 60.0
+    association_timeout_seconds: Annotated[float, Field(ge=1, le=86400)] = 60.0
     min_free_bytes: Annotated[int, Field(ge=0)] = 2_000_000_000
 
 
@@ -226,8 +228,11 @@ def parse(text: str, path: Path) -> Settings:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SettingsError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML: {error}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise SettingsError(f"{path}:{line}: not valid YAML: {error.reason}") from error
+    except RecursionError as error:
+        raise SettingsError(f"{path}:1: not valid YAML: nested too deeply") from error
     if not isinstance(data, dict):
         raise SettingsError(f"{path}:1: expected keys such as `node:` and `peers:`")
     # A section whose every line is a comment is an empty section.

@@ -77,7 +77,7 @@ class Spool:
 
     def result_path(self, job_id: int, name: str) -> str:
         """Return where a file of a job's result set belongs, relative to the spool."""
-        if Path(name).name != name:
+        if Path(name).name != name or name in ("", ".."):
             raise ValueError(f"{name!r} is not a plain file name")
         return f"results/{job_id}/{name}"
 

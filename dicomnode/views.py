@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 Facts = Mapping[str, Any]
 
@@ -84,7 +85,9 @@ def print_overview(console: Console, facts: Facts) -> None:
 def print_events(console: Console, facts: Facts) -> None:
     """Print the events of one study, oldest first."""
     if not facts["events"]:
-        console.print(f"nothing is known of study {facts['study_uid']}", highlight=False)
+        console.print(
+            f"nothing is known of study {facts['study_uid']}", highlight=False, markup=False
+        )
         return
     _print(
         console,
@@ -112,6 +115,7 @@ def _attention(console: Console, events: Sequence[Facts]) -> None:
             style="red",
             highlight=False,
             markup=False,
+            emoji=False,
             soft_wrap=True,
         )
 
@@ -124,7 +128,8 @@ def _print(console: Console, title: str, rows: Sequence[Facts], columns: Mapping
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(column(row) for column in columns.values()))
+        # As Text: what a peer has written is no markup.
+        table.add_row(*(Text(column(row)) for column in columns.values()))
     console.print(table)
 
 

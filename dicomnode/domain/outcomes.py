@@ -47,6 +47,11 @@ class Backoff:
     first_seconds: float = 5.0
     ceiling_seconds: float = 900.0
 
+    def __post_init__(self) -> None:
+        for name in ("first_seconds", "ceiling_seconds"):
+            if not 0 < getattr(self, name) <= 86400:
+                raise ValueError(f"{name} must be more than 0 and at most 86400 seconds")
+
     def after(self, attempt: int, jitter: float) -> timedelta:
         """Return the wait after failed attempt number `attempt` (from 1).
 

@@ -26,7 +26,10 @@ class Condition:
     Texts are patterns with `*` and `?`, compared without regard to case; any of a list suffices.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str | bool]] = {
+        "extra": "forbid",
+        "allow_inf_nan": False,
+    }
 
     modality: tuple[str, ...] = ()
     body_part: tuple[str, ...] = ()

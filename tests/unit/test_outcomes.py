@@ -52,6 +52,13 @@ def test_only_a_plain_success_is_without_warning() -> None:
             assert outcome.detail, hex(status)
 
 
+@pytest.mark.parametrize("seconds", [0, -1, 86401, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["first_seconds", "ceiling_seconds"])
+def test_a_wait_is_positive_and_at_most_a_day(name: str, seconds: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        Backoff(**{name: seconds})
+
+
 @pytest.mark.parametrize(
     ("attempt", "jitter", "seconds"),
     [

@@ -1,0 +1,130 @@
+"""What a terminal shows of the ledger's facts."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from dicomnode.views import print_events, print_overview
+
+AT = "2026-01-02T03:04:05.678901+00:00"
+NOTHING: dict[str, Any] = {
+    "attention": [],
+    "roles": [],
+    "studies": [],
+    "series": [],
+    "jobs": [],
+    "deliveries": [],
+}
+ROLE = {"role": "send", "node_id": "n", "doing": "3 destinations", "silent": False, "seen_at": AT}
+STUDY = {
+    "study_uid": "1.2",
+    "state": "OPEN",
+    "hold_reason": None,
+    "instances": 7,
+    "last_at": AT,
+    "due_at": None,
+}
+SERIES = {
+    "series_uid": "1.2.3",
+    "modality": "CT",
+    "instances": 7,
+    "generation": 1,
+    "chosen_model": None,
+    "choice": "there are no rules",
+}
+JOB = {
+    "id": 5,
+    "model_id": "demo",
+    "state": "LEASED",
+    "stage": "predict",
+    "progress": 0.426,
+    "attempt": 2,
+    "reason": None,
+    "detail": "",
+    "updated_at": AT,
+}
+DELIVERY = {
+    "job_id": 5,
+    "kind": "seg",
+    "destination": "archive",
+    "state": "PENDING",
+    "attempt": 1,
+    "reason": "NO_CONNECTION",
+    "detail": "the peer cannot be reached",
+    "updated_at": AT,
+    "due_at": AT,
+}
+EVENT = {
+    "at": AT,
+    "level": "attention",
+    "code": "TWO_PATIENTS",
+    "detail": "held",
+    "study_uid": "1.2",
+    "job_id": None,
+}
+
+
+def shown(**facts: Any) -> str:
+    console = Console(file=StringIO(), width=200)
+    print_overview(console, NOTHING | facts)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_nothing_is_said_as_nothing() -> None:
+    text = shown()
+    assert "Nothing needs attention." in text
+    for title in ("Roles", "Studies", "Series", "Jobs", "Deliveries"):
+        assert f"{title}: none" in text
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"roles": [ROLE]}, ["send", "3 destinations", "2026-01-02 03:04:05 UTC"]),
+        ({"roles": [ROLE | {"silent": True}]}, ["send", "SILENT"]),
+        ({"studies": [STUDY]}, ["1.2", "OPEN", "7"]),
+        ({"studies": [STUDY | {"state": "HELD", "hold_reason": "WHY"}]}, ["HELD WHY"]),
+        ({"series": [SERIES]}, ["1.2.3", "CT", "there are no rules"]),
+        ({"jobs": [JOB]}, ["demo", "LEASED", "predict 43%"]),
+        (
+            {"jobs": [JOB | {"state": "REFUSED", "reason": "GANTRY_TILT", "detail": "tilted"}]},
+            ["REFUSED", "GANTRY_TILT: tilted"],
+        ),
+        ({"deliveries": [DELIVERY]}, ["SEG", "archive", "NO_CONNECTION: the peer cannot"]),
+        ({"attention": [EVENT]}, ["1 things need attention", "TWO_PATIENTS  held  1.2"]),
+    ],
+)
+def test_every_table_says_what_it_is_for(facts: dict[str, Any], words: list[str]) -> None:
+    text = shown(**facts)
+    for word in words:
+        assert word in text
+
+
+def test_a_stage_is_shown_of_what_runs_only() -> None:
+    assert "predict" not in shown(jobs=[JOB | {"state": "QUEUED"}])
+
+
+def test_the_next_try_is_shown_of_what_waits_only() -> None:
+    assert shown(deliveries=[DELIVERY]).count("03:04:05") == 2
+    assert shown(deliveries=[DELIVERY | {"state": "DELIVERED"}]).count("03:04:05") == 1
+
+
+@pytest.mark.parametrize("text", ["[/b]", "[bold red]x[/]", "[link=http://x]y", ":skull:"])
+def test_what_a_peer_has_written_is_shown_as_it_is(text: str) -> None:
+    """A Series Description stands in the reason of a choice, and no text may break the page."""
+    assert text in shown(series=[SERIES | {"choice": text}])
+    assert text in shown(attention=[EVENT | {"detail": text}])
+
+
+def test_the_events_of_a_study() -> None:
+    console = Console(file=StringIO(), width=200)
+    print_events(console, {"study_uid": "1.2", "events": [EVENT]})
+    print_events(console, {"study_uid": "1.2[/b]", "events": []})
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Study 1.2" in text
+    assert "TWO_PATIENTS" in text
+    assert "nothing is known of study 1.2[/b]" in text
