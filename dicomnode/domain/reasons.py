@@ -14,7 +14,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "NO_INSTANCES": "The job named no instances; route or send the series again.",
         "UNPARSEABLE": "A file of the series is not readable as DICOM; send the series again.",
         "MISSING_IDENTIFIERS": (
-            "Patient ID or a Study, Series or SOP Instance UID is blank, so a result could not be "
+            "A Study, Series or SOP Instance UID is blank, so a result could not be "
             "filed with certainty; correct the series at its source and send it again."
         ),
         "INVALID_IDENTIFIERS": (

@@ -86,6 +86,8 @@ def _usable(parsed: Sequence[Parsed]) -> tuple[list[Slice], list[str]]:
             f"{harmful} of {len(parsed)} instances cannot be used: {_listed(counts)}.",
         )
     said = [f"{sum(counts.values())} instances were left out: {_listed(counts)}."] if counts else []
+    if not text(images[0].dataset, "PatientID"):
+        said.append("The source has no Patient ID, and so the results have none.")
     return slices, said
 
 

@@ -66,16 +66,17 @@ class Slice:
 def check_identity(parsed: Sequence[Parsed]) -> None:
     """Refuse blank, malformed or contradictory identifiers.
 
+    A blank Patient ID is legal (type 2) and copied as it is: the result belongs to the study by
+    its UIDs.
+
     Raises:
         Refusal: MISSING_IDENTIFIERS, INVALID_IDENTIFIERS, MIXED_SERIES.
     """
-    for keyword in (*_UIDS, "PatientID"):
+    for keyword in _UIDS:
         blank = sum(not text(item.dataset, keyword) for item in parsed)
         if blank:
             missing = [
-                name
-                for name in (*_UIDS, "PatientID")
-                if any(not text(item.dataset, name) for item in parsed)
+                name for name in _UIDS if any(not text(item.dataset, name) for item in parsed)
             ]
             raise Refusal(
                 "MISSING_IDENTIFIERS",

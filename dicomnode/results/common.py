@@ -20,7 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode import __version__
 from dicomnode.domain.identifiers import SOPClassUID, TransferSyntaxUID
-from dicomnode.domain.plans import Plan, ResultInstance
+from dicomnode.domain.plans import MANUFACTURER, Plan, ResultInstance
 from dicomnode.quiet import quiet_pydicom
 from dicomnode.results.headers import Source, value_of
 from dicomnode.results.model import Model
@@ -31,7 +31,6 @@ from dicomnode.results.uids import (
     device_uid,
 )
 
-MANUFACTURER = "dicomnode"
 NOT_FOR_DIAGNOSIS = "AI not for diagnosis"
 MAX_LONG_STRING = 64
 

@@ -15,11 +15,10 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
-from dicomnode.domain.plans import SEG, Plan, ResultInstance
+from dicomnode.domain.plans import MANUFACTURER, SEG, Plan, ResultInstance
 from dicomnode.quiet import quiet_pydicom
 from dicomnode.results.codes import SNOMED_CT, Concept, StructureCodes, load_codes
 from dicomnode.results.common import (
-    MANUFACTURER,
     MAX_LONG_STRING,
     NOT_FOR_DIAGNOSIS,
     contributing_equipment,

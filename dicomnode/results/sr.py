@@ -16,11 +16,10 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
-from dicomnode.domain.plans import SR, Plan, Predecessor, ResultInstance
+from dicomnode.domain.plans import MANUFACTURER, SR, Plan, Predecessor, ResultInstance
 from dicomnode.quiet import quiet_pydicom
 from dicomnode.results.acquisition import acquisition_sentence
 from dicomnode.results.common import (
-    MANUFACTURER,
     MAX_LONG_STRING,
     contributing_equipment,
     finish,

@@ -144,7 +144,6 @@ def test_localizers_and_other_modalities_are_left_out_and_said() -> None:
 @pytest.mark.parametrize(
     ("code", "change"),
     [
-        ("MISSING_IDENTIFIERS", setting(PatientID="")),
         ("MISSING_IDENTIFIERS", setting(StudyInstanceUID="", SeriesInstanceUID=None)),
         ("MISSING_IDENTIFIERS", setting(SOPInstanceUID=None)),
         ("NOT_CT", setting(Modality="MR")),
@@ -175,8 +174,14 @@ def test_a_whole_series_is_refused(code: str, change: Change) -> None:
 
 
 def test_missing_identifiers_are_named() -> None:
-    detail = refused(changed(series(), setting(PatientID="", StudyInstanceUID=""))).detail
-    assert "StudyInstanceUID, PatientID" in detail
+    detail = refused(changed(series(), setting(SeriesInstanceUID="", StudyInstanceUID=""))).detail
+    assert "StudyInstanceUID, SeriesInstanceUID" in detail
+
+
+def test_a_blank_patient_id_is_said_and_left_blank() -> None:
+    scan = read_scan(changed(series(), setting(PatientID="")))
+    assert scan.findings == ("The source has no Patient ID, and so the results have none.",)
+    assert scan.headers[0].PatientID == ""
 
 
 def test_a_malformed_uid_is_refused() -> None:
