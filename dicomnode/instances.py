@@ -43,7 +43,8 @@ log = logging.getLogger(__name__)
 
 
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
-_MAX_INFLATED = 4_000_000_000
+_MAX_INFLATED = 1 << 30
+"""Bytes of a deflated data set at most: a thousand times its size fits into it, in memory."""
 _IDENTITY = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "AccessionNumber")
 _GEOMETRY = (
     "Rows",
@@ -103,13 +104,15 @@ def read_header(data: bytes, transfer_syntax: str, key: bytes) -> Header:
     try:
         syntax = UID(transfer_syntax)
         raw = _inflate(data) if syntax == DeflatedExplicitVRLittleEndian else data
-        buffer = BytesIO(raw)
+        buffer = _Stream(raw)
         dataset = read_dataset(
             buffer,
             is_implicit_VR=syntax.is_implicit_VR,
             is_little_endian=syntax.is_little_endian,
             stop_when=_at_pixels,
         )
+        if buffer.is_cut:
+            raise UnreadableError("the data set ends within an element")
         pixels = memoryview(raw)[buffer.tell() :]
         return _header(dataset, pixels, syntax, key)
     except UnreadableError:
@@ -132,6 +135,25 @@ def same_pixels(one: bytes, other: bytes) -> bool | None:
     return decoded[0].shape == decoded[1].shape and bool((decoded[0] == decoded[1]).all())
 
 
+class _Stream(BytesIO):
+    """Knows whether more was asked for than there is: pydicom takes a value cut short as it is."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._short: list[int] = []
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if size is not None and len(data) < size:
+            self._short.append(len(data))
+        return data
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the end was found elsewhere than where the next element would have begun."""
+        return self._short not in ([], [0])
+
+
 def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
     return tag in _PIXEL_TAGS
 
@@ -142,6 +164,8 @@ def _inflate(data: bytes) -> bytes:
     raw = inflater.decompress(data, _MAX_INFLATED)
     if inflater.unconsumed_tail:
         raise UnreadableError(f"the deflated data set is larger than {_MAX_INFLATED} bytes")
+    if not inflater.eof:
+        raise UnreadableError("the deflated data set ends too early")
     return raw
 
 
