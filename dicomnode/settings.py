@@ -25,6 +25,7 @@ ENVIRONMENT = "DICOMNODE_CONFIG"
 DEFAULT_NAME = "dicomnode.yaml"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
@@ -77,13 +78,21 @@ class Destination(_Section):
 class Work(_Section):
     """The analysis."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")] = "auto"
+    devices: tuple[Device, ...] = ("auto",)
+    """A worker each; auto: every GPU of this machine, else the CPU."""
     threads: Annotated[int, Field(ge=1, le=512)] | None = None
     lease_seconds: Annotated[float, Field(ge=2, le=3600)] = 60.0
     timeout_seconds: Annotated[float, Field(ge=1)] = 7200.0
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
     jobs_per_process: Annotated[int, Field(ge=1)] = 50
     model_folders: tuple[Path, ...] = ()
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        if value in ([], ()):
+            raise ValueError("expected at least one device")
+        return (value,) if isinstance(value, str) else value
 
 
 class Send(_Section):

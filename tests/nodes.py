@@ -82,7 +82,7 @@ class Node:
                     "destinations": [] if to is None else ["archive"],
                 }
             ],
-            "work": {"device": "cpu", "threads": 2, "lease_seconds": 5.0},
+            "work": {"devices": "cpu", "threads": 2, "lease_seconds": 5.0},
             "send": {"retry": {"first_seconds": 0.5, "ceiling_seconds": 2.0}},
             "storage": {"folder": "state"},
             "limits": {"min_free_bytes": 0},

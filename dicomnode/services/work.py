@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 
 from dicomnode.domain.outcomes import Refuse, Retry
 from dicomnode.domain.plans import Analysis, Plan
@@ -18,8 +20,8 @@ from dicomnode.domain.records import Job, StoredResult
 from dicomnode.domain.routing import may_receive
 from dicomnode.engines.local import LocalEngine, Stopped
 from dicomnode.errors import EngineError, LedgerError, Refusal
-from dicomnode.ledger import jobs, presence
-from dicomnode.services.common import BEAT_SECONDS, Context, beat, role
+from dicomnode.ledger import jobs
+from dicomnode.services.common import BEAT_SECONDS, Context, beat_until_stopped, role
 from dicomnode.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,15 +33,16 @@ NICENESS = 10
 
 
 class Worker:
-    """Takes one job after the other."""
+    """Takes one job after the other for one device."""
 
-    def __init__(self, context: Context, engine: LocalEngine) -> None:
+    def __init__(self, context: Context, engine: LocalEngine, device: str) -> None:
         self._context = context
         self._engine = engine
+        self._device = device
         self._settings = context.settings
         self._lease = timedelta(seconds=context.settings.work.lease_seconds)
-        self._worker = f"{context.settings.node.id}:{NAME}"
-        self._beat_at = 0.0
+        self._worker = f"{context.settings.node.id}:{NAME}:{device}"
+        self.doing = "starting"
 
     def take_back_own(self) -> None:
         """Take back what this worker held when it died: its place is free, so it is dead."""
@@ -56,15 +59,18 @@ class Worker:
 
     def run_until_stopped(self) -> None:
         """Work until the role is to stop."""
-        while not self._context.stop.is_set():
-            try:
-                worked = self._run_one()
-            except LedgerError:
-                log.exception("LEDGER_UNAVAILABLE")
-                worked = False
-            if not worked:
-                self._say("waiting for jobs")
-                self._context.stop.wait(IDLE_SECONDS)
+        try:
+            while not self._context.stop.is_set():
+                try:
+                    worked = self._run_one()
+                except LedgerError:
+                    log.exception("LEDGER_UNAVAILABLE")
+                    worked = False
+                if not worked:
+                    self.doing = "waits for jobs"
+                    self._context.stop.wait(IDLE_SECONDS)
+        finally:
+            self._engine.close()
 
     def _run_one(self) -> bool:
         with self._context.ledger.transaction() as tx:
@@ -82,7 +88,7 @@ class Worker:
             identity_revision=job.identity_revision,
             predecessor=predecessor,
             model_folders=tuple(str(path) for path in self._settings.work.model_folders),
-            device=self._settings.work.device,
+            device=self._device,
             threads=self._settings.work.threads,
         )
         outcome = self._analyze(job, plan)
@@ -98,6 +104,7 @@ class Worker:
         return True
 
     def _analyze(self, job: Job, plan: Plan) -> str:
+        self.doing = f"analyses job {job.id}"
         beat = _Heartbeat(self._context, job, self._lease)
         paths = [self._context.spool.path(path) for path in job.paths]
         try:
@@ -181,11 +188,6 @@ class Worker:
             )
         return outcome.code if ours else "LEASE_LOST"
 
-    def _say(self, doing: str) -> None:
-        if time.monotonic() - self._beat_at >= BEAT_SECONDS:
-            self._beat_at = time.monotonic()
-            beat(self._context, NAME, doing)
-
 
 class _Heartbeat:
     """Keeps a lease alive while the engine computes, and knows when to end."""
@@ -219,22 +221,47 @@ class _Heartbeat:
                 self.lost = not jobs.heartbeat(
                     tx, self._job, self._lease, self._stage, self._fraction
                 )
-                presence.beat(tx, NAME, os.getpid(), f"job {self._job.id}: {self._stage}")
         except LedgerError:
             log.exception("LEDGER_UNAVAILABLE")  # the lease may yet hold; the fence decides
 
 
+def devices(chosen: tuple[str, ...], nodes: Path = Path("/dev")) -> tuple[str, ...]:
+    """Return the devices to work on, a worker each.
+
+    Args:
+        chosen: as `work.devices` says; `auto` is every NVIDIA GPU of this machine, or the CPU
+            where there is none.
+        nodes: where the device nodes are. The dispatcher loads no library that could be asked.
+    """
+    if "auto" not in chosen:
+        return tuple(dict.fromkeys(chosen))
+    count = sum(1 for _ in nodes.glob("nvidia[0-9]*"))
+    return tuple(f"cuda:{index}" for index in range(count)) or ("cpu",)
+
+
 def run(settings: Settings) -> None:
-    """Work until the role is to stop."""
+    """Work until the role is to stop, with a worker and an analysis process a device."""
     with role(settings, NAME) as context:
         os.nice(NICENESS)
-        engine = LocalEngine(
-            analyses_per_process=settings.work.jobs_per_process,
-            timeout_seconds=settings.work.timeout_seconds,
-        )
-        worker = Worker(context, engine)
-        worker.take_back_own()
+        workers = [
+            Worker(
+                context,
+                LocalEngine(
+                    analyses_per_process=settings.work.jobs_per_process,
+                    timeout_seconds=settings.work.timeout_seconds,
+                ),
+                device,
+            )
+            for device in devices(settings.work.devices)
+        ]
+        for worker in workers:
+            worker.take_back_own()
+        threads = [threading.Thread(target=worker.run_until_stopped) for worker in workers]
+        for thread in threads:
+            thread.start()
         try:
-            worker.run_until_stopped()
+            beat_until_stopped(context, NAME, lambda: "; ".join(one.doing for one in workers))
         finally:
-            engine.close()
+            context.stop.set()
+            for thread in threads:
+                thread.join()
