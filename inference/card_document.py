@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -15,6 +15,7 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 Key = tuple[str | int, ...]
@@ -27,15 +28,25 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Address = Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+[^\s?#/]$")]
+RadElement = Annotated[str, StringConstraints(pattern=r"^RDE[0-9]+$")]
+
+
 class PartDocument(BaseModel):
-    """One entry of `parts`."""
+    """One entry of `parts`: a `folder` beside the card, or an `archive` that is installed."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: Name
-    folder: Text
+    folder: Text | None = None
+    archive: Annotated[str, StringConstraints(pattern=r"^(Task|Dataset)[0-9]{3}_\w+$")] | None = (
+        None
+    )
+    trainer: Name | None = None
+    archive_sha256: Sha256 | None = None
     labels: Literal["identity"] | dict[int, int]
-    sha256: dict[str, str]
+    sha256: dict[str, str] = {}
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -51,8 +62,8 @@ class PartDocument(BaseModel):
 
     @field_validator("folder")
     @classmethod
-    def _folder(cls, value: str) -> str:
-        return _inside(value)
+    def _folder(cls, value: str | None) -> str | None:
+        return None if value is None else _inside(value)
 
     @field_validator("sha256")
     @classmethod
@@ -62,9 +73,19 @@ class PartDocument(BaseModel):
             if not re.fullmatch(r"[0-9a-f]{64}", digest):
                 raise ValueError(f"{file}: expected 64 hexadecimal digits in lower case")
         missing = [file for file in NNUNET_FILES if file not in value]
-        if missing:
+        if value and missing:
             raise ValueError(f"expected the hashes of {', '.join(missing)} too")
         return value
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.folder is None) == (self.archive is None):
+            raise ValueError("expected either a folder beside the card or an archive to install")
+        if (self.trainer is None) != (self.archive is None):
+            raise ValueError("expected a trainer with an archive, and only with one")
+        if self.archive_sha256 is not None and self.archive is None:
+            raise ValueError("expected archive_sha256 with an archive only")
+        return self
 
 
 class CardDocument(BaseModel):
@@ -85,14 +106,28 @@ class CardDocument(BaseModel):
     zoom_order: Literal[1, 3]
     aggregation: Literal["softmax", "logits"] = "softmax"
     demonstration: bool
-    code_table: Name
+    normalisation: Literal["CT"] = "CT"
+    code_table: Annotated[
+        str, StringConstraints(pattern=r"^(\./)?[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    ]
     licence: Text
     citation: Text
     intended_use: Text
     limits: list[Text]
     figures: dict[str, Any]
+    radelement: list[RadElement] = []
+    source: Address | None = None
     structures: Name
     parts: Annotated[list[PartDocument], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _archives_have_a_source(self) -> Self:
+        names = [part.name for part in self.parts]
+        if len(set(names)) < len(names):
+            raise ValueError("expected another name for every part")
+        if any(part.archive for part in self.parts) and self.source is None:
+            raise ValueError("expected a source, the address that the archives stand under")
+        return self
 
 
 def load_yaml(path: Path) -> tuple[Any, dict[Key, int]]:

@@ -7,94 +7,44 @@ models or beside the bundled ones. No torch here: a role that only lists models 
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from inference.card_document import CardDocument, PartDocument, explain, load_yaml
+from inference.card import (
+    CatalogError,
+    ModelCard,
+    Part,
+    Structure,
+    WeightsError,
+    installed,
+    sha256_of,
+    verify,
+)
+from inference.card_document import NNUNET_FILES, CardDocument, PartDocument, explain, load_yaml
+from inference.record import Record, read_record
+
+__all__ = [
+    "BUNDLED",
+    "Catalog",
+    "CatalogError",
+    "ModelCard",
+    "Part",
+    "Structure",
+    "WeightsError",
+    "installed",
+    "load_catalog",
+    "read_card",
+    "read_structures",
+    "sha256_of",
+    "verify",
+]
 
 BUNDLED = Path(__file__).parent / "models"
 CARD_FILE = "card.yaml"
 MAX_LABEL = 255
-
-
-class CatalogError(Exception):
-    """A card, a label table or a model folder cannot be used; names file, key and expectation."""
-
-
-class WeightsError(CatalogError):
-    """The files of a model are missing, changed, or not what the card says."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Structure:
-    """One thing the model finds."""
-
-    label: int
-    """The model's integer, 1 to 255; 0 is background."""
-    name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One network of the model. Later parts overwrite earlier ones where both find something."""
-
-    name: str
-    folder: Path
-    """nnU-Net v2 model folder, absolute."""
-    labels: tuple[int, ...]
-    """Index: the part's own label; value: the model's label (0 drops it). Starts with 0."""
-    sha256: Mapping[str, str]
-    """File below `folder` (POSIX) -> SHA-256 in hexadecimal."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelCard:
-    """All that is known of a model without loading it."""
-
-    id: str
-    title: str
-    version: str
-    family: str
-    task: str
-    structures: tuple[Structure, ...]
-    """Ordered by label."""
-    parts: tuple[Part, ...]
-    spacing_mm: tuple[float, float, float]
-    """Of the grid the model works on, along x (right), y (anterior), z (superior)."""
-    orientation: str
-    """Always RAS: the directions in which array indices grow."""
-    step_size: float
-    """Distance of neighbouring tiles as a fraction of the patch, at most."""
-    zoom_order: int
-    """Spline order of the resampling to `spacing_mm`."""
-    aggregation: Literal["softmax", "logits"] = "softmax"
-    """What overlapping tiles add up: probabilities (nnU-Net v1) or scores (nnU-Net v2)."""
-    demonstration: bool
-    """Never for patients; results go to loopback destinations only."""
-    code_table: str
-    """Name of the table that gives the structures their codes."""
-    licence: str
-    citation: str
-    intended_use: str
-    limits: tuple[str, ...]
-    figures: Mapping[str, Any]
-    """Measured quality, as the card states it."""
-    root: Path
-    """Folder of the card."""
-
-    def weights_digest(self) -> str:
-        """Return the SHA-256 over all parts: their names, label maps and files' hashes."""
-        digest = hashlib.sha256()
-        for part in self.parts:
-            lines = [part.name, " ".join(map(str, part.labels))]
-            lines += [f"{file} {part.sha256[file]}" for file in sorted(part.sha256)]
-            digest.update("\n".join([*lines, "", ""]).encode())
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +69,13 @@ class Catalog:
         return self.cards[model_id]
 
 
-def load_catalog(extra: Sequence[Path] = ()) -> Catalog:
+def load_catalog(extra: Sequence[Path] = (), weights: Path | None = None) -> Catalog:
     """Read the bundled cards and those of the folders in `extra`.
+
+    Args:
+        extra: folders with `<id>/card.yaml`.
+        weights: folder with what was installed, `<model id>/<part>`. Cards are read whether
+            their weights are there or not; see `installed`.
 
     Raises:
         CatalogError: a folder is missing, a card or table is wrong, an id occurs twice.
@@ -130,7 +85,7 @@ def load_catalog(extra: Sequence[Path] = ()) -> Catalog:
         if folder is not BUNDLED and not folder.is_dir():
             raise CatalogError(f"{folder}: not a folder; expected one with <id>/{CARD_FILE}")
         for path in sorted(folder.glob(f"*/{CARD_FILE}")):
-            card = read_card(path)
+            card = read_card(path, weights)
             if card.id in cards:
                 other = cards[card.id].root / CARD_FILE
                 raise CatalogError(f"{path}: id: {card.id!r} is taken by {other}")
@@ -138,8 +93,8 @@ def load_catalog(extra: Sequence[Path] = ()) -> Catalog:
     return Catalog(cards=cards)
 
 
-def read_card(path: Path) -> ModelCard:
-    """Read one card and its label table.
+def read_card(path: Path, weights: Path | None = None) -> ModelCard:
+    """Read one card, its label table, and the record of its installation in `weights`.
 
     Raises:
         CatalogError: with a line `file:line: key: what was expected` for every fault.
@@ -159,7 +114,15 @@ def read_card(path: Path) -> ModelCard:
             f"{path.parent.name!r}"
         )
     structures = read_structures(_structures_file(path, document.structures, lines))
-    parts = tuple(_part(path.parent, part, structures) for part in document.parts)
+    home = None if weights is None else weights.absolute() / document.id
+    try:
+        record = Record(model=document.id) if home is None else read_record(home, document.id)
+    except (OSError, ValueError) as error:
+        raise WeightsError(str(error)) from error
+    parts = tuple(
+        _part(part, (home or path.parent) if part.archive else path.parent, record, structures)
+        for part in document.parts
+    )
     for index, part in enumerate(parts):
         unknown = set(part.labels) - {s.label for s in structures} - {0}
         if unknown:
@@ -173,14 +136,18 @@ def read_card(path: Path) -> ModelCard:
             f"{path}:{lines[('parts',)]}: parts: no part finds {', '.join(lost)}; expected every "
             f"structure of {document.structures!r} in a part's labels"
         )
-    fields = document.model_dump(exclude={"structures", "parts", "spacing_mm", "limits"})
+    changed = {"structures", "parts", "spacing_mm", "limits", "radelement", "code_table"}
+    fields = document.model_dump(exclude=changed)
     x, y, z = document.spacing_mm
     return ModelCard(
         structures=structures,
         parts=parts,
         spacing_mm=(x, y, z),
         limits=tuple(document.limits),
+        radelement=tuple(document.radelement),
+        code_table=_code_table(path, document.code_table, lines),
         root=path.parent.resolve(),
+        weights=home,
         **fields,
     )
 
@@ -208,31 +175,6 @@ def read_structures(path: Path) -> tuple[Structure, ...]:
     return tuple(Structure(label=label, name=found[label]) for label in sorted(found))
 
 
-def verify(card: ModelCard) -> None:
-    """Compare every file of the model with the card's SHA-256.
-
-    Raises:
-        WeightsError: names the first file that is missing or differs, with expected and found.
-    """
-    for part in card.parts:
-        for name, expected in sorted(part.sha256.items()):
-            path = part.folder / name
-            try:
-                with path.open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise WeightsError(
-                    f"{path}: cannot be read ({error.strerror}); expected sha256 {expected}"
-                ) from error
-            if found != expected:
-                raise WeightsError(f"{path}: sha256 is {found}; expected {expected}")
-
-
-def installed(card: ModelCard) -> bool:
-    """Whether every file that the card names is there. Their content is `verify`'s matter."""
-    return all((part.folder / name).is_file() for part in card.parts for name in part.sha256)
-
-
 def _structures_file(card: Path, name: str, lines: Mapping[tuple[str | int, ...], int]) -> Path:
     for folder in (card.parent.parent, BUNDLED):
         path = folder / "structures" / f"{name}.csv"
@@ -244,14 +186,29 @@ def _structures_file(card: Path, name: str, lines: Mapping[tuple[str | int, ...]
     )
 
 
-def _part(root: Path, part: PartDocument, structures: Sequence[Structure]) -> Part:
+def _code_table(card: Path, name: str, lines: Mapping[tuple[str | int, ...], int]) -> str:
+    if not name.startswith("./"):
+        return name
+    path = card.parent.resolve() / name
+    if not path.is_file():
+        raise CatalogError(f"{card}:{lines[('code_table',)]}: code_table: expected a file {path}")
+    return str(path)
+
+
+def _part(part: PartDocument, root: Path, record: Record, structures: Sequence[Structure]) -> Part:
     if isinstance(part.labels, dict):
         labels = (0, *(part.labels[label] for label in range(1, len(part.labels) + 1)))
     else:
         labels = tuple(range(structures[-1].label + 1))
+    recorded = record.parts.get(part.name)
+    files = {} if recorded is None else dict(recorded.files)
+    files = dict(part.sha256) or {name: files[name] for name in NNUNET_FILES if name in files}
     return Part(
         name=part.name,
-        folder=(root / part.folder).resolve(),
+        folder=(root / (part.folder or part.name)).resolve(),
         labels=labels,
-        sha256=dict(part.sha256),
+        sha256=files,
+        archive=part.archive,
+        trainer=part.trainer,
+        archive_sha256=part.archive_sha256,
     )

@@ -72,9 +72,55 @@ def test_the_catalog_knows_its_cards(tmp_path: Path) -> None:
 
 def test_bundled_cards_are_good() -> None:
     found = load_catalog()
-    assert "demo" in found.ids()
-    for model_id in found.ids():
-        verify(found.card(model_id))
+    total = ["total-v1", "total-v1-fast", "total-v2", "total-v2-fast", "total-v2-fastest"]
+    assert [*found.ids()] == ["demo", *total]
+    verify(found.card("demo"))
+    assert not any(found.card(model_id).demonstration for model_id in total)
+
+
+@pytest.mark.parametrize(
+    ("model_id", "classes", "parts", "spacing", "way"),
+    [
+        ("total-v1", 104, [17, 24, 18, 21, 24], 1.5, (0.5, 3, "softmax")),
+        ("total-v1-fast", 104, [104], 3.0, (0.5, 3, "softmax")),
+        ("total-v2", 117, [24, 26, 18, 23, 26], 1.5, (0.8, 1, "logits")),
+        ("total-v2-fast", 117, [117], 3.0, (0.8, 1, "logits")),
+        ("total-v2-fastest", 117, [117], 6.0, (0.8, 1, "logits")),
+    ],
+)
+def test_the_cards_of_totalsegmentator(
+    model_id: str, classes: int, parts: list[int], spacing: float, way: tuple[float, int, str]
+) -> None:
+    card = load_catalog().card(model_id)
+    assert len(card.structures) == classes
+    assert [len(part.labels) - 1 for part in card.parts] == parts
+    found = sorted(label for part in card.parts for label in part.labels[1:])
+    assert found == list(range(1, classes + 1)), "every structure is found by one part"
+    assert card.spacing_mm == (spacing,) * 3
+    assert (card.step_size, card.zoom_order, card.aggregation) == way
+    assert card.code_table == f"total_{model_id[6:8]}_{classes}"
+    assert "not for diagnosis" in card.intended_use
+    assert any("15 %" in limit and "ribs" in limit for limit in card.limits)
+    assert card.source is not None
+    assert card.source.endswith(f"/{'v1.5.6' if 'v1' in model_id else 'v2.0.0'}-weights")
+
+
+def test_the_parts_of_version_1_do_not_stand_in_the_order_of_the_labels() -> None:
+    card = load_catalog().card("total-v1")
+    names = {s.label: s.name for s in card.structures}
+    cardiac, muscles = card.parts[2], card.parts[3]
+    assert [names[label] for label in cardiac.labels[-2:]] == ["urinary_bladder", "face"]
+    assert names[muscles.labels[1]] == "humerus_left"
+    assert names[muscles.labels[-1]] == "iliopsoas_right"
+
+
+def test_weights_that_are_not_installed_are_told_with_what_installs_them(tmp_path: Path) -> None:
+    card = load_catalog(weights=tmp_path).card("total-v1")
+    assert not installed(card)
+    assert card.parts[0].folder == tmp_path / "total-v1" / "organs"
+    for use in (verify, lambda card: card.weights_digest()):
+        with pytest.raises(WeightsError, match="`dicomnode models install total-v1`"):
+            use(card)
 
 
 def test_an_id_occurs_once(tmp_path: Path) -> None:
@@ -177,6 +223,25 @@ def test_a_changed_file_is_found(tmp_path: Path) -> None:
             "sha256:",
             "parts.0.sha256: plans.json: expected 64 hexadecimal digits",
         ),
+        (
+            lambda c: c["parts"][0].update(archive="Task251_x", trainer="t"),
+            "name: all",
+            "parts.0: expected either a folder beside the card or an archive",
+        ),
+        (
+            lambda c: c["parts"][0].update(archive="../Task251"),
+            "archive:",
+            "parts.0.archive: String should match",
+        ),
+        (
+            lambda c: c["parts"][0].update(trainer="t"),
+            "name: all",
+            "parts.0: expected a trainer with an archive, and only with one",
+        ),
+        (lambda c: c.update(source="ftp://x/y"), "source:", "source: String should match"),
+        (lambda c: c.update(aggregation="sum"), "aggregation", "expected 'softmax' or 'logits'"),
+        (lambda c: c.update(code_table="../codes.csv"), "code_table", "String should match"),
+        (lambda c: c.update(code_table="./lost.csv"), "code_table", "expected a file .*lost.csv"),
     ],
 )
 def test_a_fault_names_file_line_key_and_expectation(
