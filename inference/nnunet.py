@@ -1,24 +1,36 @@
 """nnU-Net models as a predictor: verify and load once, stay warm, predict arrays.
 
 The way an image takes is nnU-Net's own: crop to the nonzero box, clip and scale by the plans'
-intensities, tiles, largest score. torch and nnunetv2 are imported here, in `nnunet_folder` and in
-`tiles` only.
+intensities, tiles, largest score. torch and nnunetv2 are imported here, in `nnunet_folder`, in
+`engines` and in `tiles` only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from inference.catalog import ModelCard, verify
+from inference.engines import fast_network
 from inference.nnunet_folder import Intensities, LoadedPart, load_part
-from inference.pipeline import Predictor, Progress, no_progress
-from inference.tiles import label_image
+from inference.pipeline import DEFAULT, Options, Predictor, Progress, no_progress, wanted_labels
+from inference.tiles import Aggregation, Network, label_image
 
 __all__ = ["NnunetPredictor", "Predictor", "pick_device"]
+
+log = logging.getLogger(__name__)
+
+CPU = torch.device("cpu")
+
+SPLIT_ABOVE_VOXELS = {"softmax": 256 * 256 * 900, "logits": 512 * 512 * 900}
+SPLIT_ABOVE_LENGTH = 200
+SPLIT_MARGIN = 20
+"""TotalSegmentator cuts images above these into three along z; at version 2 it raised the first."""
 
 
 class NnunetPredictor:
@@ -41,26 +53,77 @@ class NnunetPredictor:
         self.device = pick_device(device)
         verify(card)
         self._parts = [load_part(part, card, self.device) for part in card.parts]
+        self._fast: dict[int, Network] = {}
 
     def predict(
-        self, image: NDArray[np.float32], progress: Progress = no_progress
+        self,
+        image: NDArray[np.float32],
+        progress: Progress = no_progress,
+        options: Options = DEFAULT,
     ) -> NDArray[np.uint8]:
         """Return the model's labels [z, y, x] for `image` [z, y, x] in HU, all parts merged.
 
         Where two parts find something, the later one counts.
         """
+        wanted = np.zeros(256, dtype=np.bool_)
+        wanted[list(wanted_labels(self.card, options))] = True
+        chosen = [n for n, part in enumerate(self._parts) if wanted[part.labels].any()]
+        pieces = [(slice(None), slice(None))]
+        if options.mode == "exact" and is_split(image.shape, self.card):
+            pieces = list(thirds(len(image)))
         merged = np.zeros(image.shape, dtype=np.uint8)
-        for index, part in enumerate(self._parts):
+        steps = len(pieces) * len(chosen)
+        for step, (index, piece) in enumerate((n, piece) for n in chosen for piece in pieces):
+            cut, kept = piece
 
-            def on_tile(done: int, total: int, index: int = index) -> None:
-                progress("predict", (index + done / total) / len(self._parts))
+            def on_tile(done: int, total: int, step: int = step) -> None:
+                progress("predict", (step + done / total) / steps)
 
-            found = part.labels[
-                predict_part(part, image, self.card.step_size, self.device, on_tile)
-            ]
-            np.copyto(merged, found, where=found > 0)
+            found = self._labels(index, image[cut], options, on_tile)
+            inside = found if kept == slice(None) else found[kept.start - cut.start :]
+            target = merged[kept]
+            np.copyto(target, inside[: len(target)], where=inside[: len(target)] > 0)
+        merged[~wanted[merged]] = 0
         progress("predict", 1.0)
         return merged
+
+    def _labels(
+        self,
+        index: int,
+        image: NDArray[np.float32],
+        options: Options,
+        on_tile: Callable[[int, int], None],
+    ) -> NDArray[np.uint8]:
+        """Return the model's labels that one part finds."""
+        part = self._parts[index]
+        exact = options.mode == "exact"
+        if not exact and index not in self._fast:
+            self._fast[index] = fast_network(part, self.device, torch.get_num_threads())
+        own = predict_part(
+            part,
+            image,
+            options.step_size or self.card.step_size,
+            self.device,
+            on_tile,
+            network=part.network if exact else self._fast[index],
+            aggregation=self.card.aggregation,
+            as_nnunet=exact,
+        )
+        return part.labels[own]
+
+
+def is_split(shape: tuple[int, ...], card: ModelCard) -> bool:
+    """Whether TotalSegmentator cuts an image [z, y, x] of the model's grid into three."""
+    above = int(np.prod(shape)) > SPLIT_ABOVE_VOXELS[card.aggregation]
+    return above and shape[0] > SPLIT_ABOVE_LENGTH and len(card.parts) > 1
+
+
+def thirds(length: int) -> Iterator[tuple[slice, slice]]:
+    """Return the three pieces along z that TotalSegmentator predicts, and what it keeps of each."""
+    third, margin = length // 3, SPLIT_MARGIN
+    yield slice(0, third + margin), slice(0, third)
+    yield slice(third + 1 - margin, 2 * third + margin), slice(third, 2 * third)
+    yield slice(2 * third + 1 - margin, length), slice(2 * third, length)
 
 
 def pick_device(device: str) -> torch.device:
@@ -86,19 +149,52 @@ def predict_part(
     step_size: float,
     device: torch.device,
     on_tile: Callable[[int, int], None],
+    *,
+    network: Network | None = None,
+    aggregation: Aggregation = "softmax",
+    as_nnunet: bool = False,
 ) -> NDArray[np.uint8]:
-    """Return the part's own labels [z, y, x] for `image` [z, y, x] in HU."""
-    labels = np.zeros(image.shape, dtype=np.uint8)
+    """Return the part's own labels [z, y, x] for `image` [z, y, x] in HU.
+
+    Args:
+        part: its network is used if `network` is None.
+        image: HU on the model's grid.
+        step_size: of the tiles.
+        device: of the network.
+        on_tile: see `label_image`.
+        network: the same network on another engine.
+        aggregation: see `label_image`.
+        as_nnunet: see `label_image`; and no TF32 on CUDA.
+    """
     box = nonzero_box(image)
     cropped = normalise(image[box], part.intensities).transpose(part.axes)
-    found = label_image(
-        part.network,
-        torch.from_numpy(np.ascontiguousarray(cropped)).to(device),
-        patch=part.patch,
-        classes=len(part.labels),
-        step_size=step_size,
-        on_tile=on_tile,
-    )
+    tensor = torch.from_numpy(np.ascontiguousarray(cropped))
+
+    def run(sums_on: torch.device) -> torch.Tensor:
+        return label_image(
+            part.network if network is None else network,
+            tensor.to(device),
+            patch=part.patch,
+            classes=len(part.labels),
+            step_size=step_size,
+            on_tile=on_tile,
+            aggregation=aggregation,
+            as_nnunet=as_nnunet,
+            sums_on=sums_on,
+        )
+
+    precise = torch.backends.cudnn.flags(allow_tf32=False) if as_nnunet else nullcontext()
+    with precise:
+        try:
+            found = run(device)
+        except torch.OutOfMemoryError:
+            if device.type != "cuda":
+                raise
+            # The scores of all classes are most of it; the host has more memory.
+            log.warning("DEVICE_MEMORY_SHORT", extra={"fields": {"sums_on": "cpu"}})
+            torch.cuda.empty_cache()
+            found = run(CPU)
+    labels = np.zeros(image.shape, dtype=np.uint8)
     labels[box] = found.cpu().numpy().transpose(np.argsort(part.axes))
     return labels
 

@@ -8,30 +8,64 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.catalog import ModelCard
-from inference.resampling import zoom_back, zoom_in
+from inference.resampling import Border, zoom_back, zoom_back_as_scipy, zoom_in, zoom_in_as_scipy
 
 Progress = Callable[[str, float], None]
 """Called with the stage (`resample`, `predict`, `restore`) and how much of it is done, 0 to 1.
 What it raises ends the work."""
 
 MIN_LENGTH = 2
+BODY_ABOVE_HU = -500
+"""Between air (-1000, with noise) and skin; a table is inside the box too."""
+BODY_MARGIN = 4
+"""Samples of the model's grid around the body's box."""
+
+Mode = Literal["fast", "exact"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a model is run, within what its card allows."""
+
+    mode: Mode = "fast"
+    """`exact`: every label as the package that the model comes from gives it, in single precision
+    on torch. `fast`: the quickest engine that agrees with it, within stated bounds."""
+    step_size: float | None = None
+    """Distance of neighbouring tiles as a fraction of the patch, at most; None: the card's."""
+    structures: tuple[str, ...] = ()
+    """Names of what is wanted; parts that find none of it do not run. Empty: everything."""
+    body_crop: bool = False
+    """Leave out the air around the body; the tiles lie elsewhere, so labels differ a little."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no way to run a model."""
+        if self.mode not in ("fast", "exact"):
+            raise ValueError(f"mode {self.mode!r}: expected fast or exact")
+        if self.step_size is not None and not 0 < self.step_size <= 1:
+            raise ValueError(f"step size {self.step_size}: expected more than 0, at most 1")
 
 
 def no_progress(stage: str, fraction: float) -> None:
     """Ignore the progress."""
 
 
+DEFAULT = Options()
+
+
 class Predictor(Protocol):
     """A model that is loaded and ready."""
 
     def predict(
-        self, image: NDArray[np.float32], progress: Progress = no_progress
+        self,
+        image: NDArray[np.float32],
+        progress: Progress = no_progress,
+        options: Options = DEFAULT,
     ) -> NDArray[np.uint8]:
         """Return the model's labels [z, y, x] for `image` [z, y, x].
 
@@ -39,6 +73,7 @@ class Predictor(Protocol):
             image: HU on a grid of the card's spacing; x grows to the right, y to anterior, z to
                 superior.
             progress: called with the stage `predict`.
+            options: how the model is run.
         """
         ...
 
@@ -94,6 +129,7 @@ def segment(
     card: ModelCard,
     predictor: Predictor,
     progress: Progress = no_progress,
+    options: Options = DEFAULT,
 ) -> NDArray[np.uint8]:
     """Segment a volume.
 
@@ -103,6 +139,7 @@ def segment(
         card: the model's; its spacing and zoom order are used.
         predictor: the loaded model of that card.
         progress: told about each stage.
+        options: how the model is run.
 
     Returns:
         Model labels [i, j, k] on the grid of `volume`, C-contiguous, 0 where nothing was found.
@@ -116,35 +153,78 @@ def segment(
             f"volume: expected int16 [i, j, k] with at least {MIN_LENGTH} samples an axis, got "
             f"{volume.dtype} {volume.shape}"
         )
+    wanted = wanted_labels(card, options)
     orientation = to_canonical(affine)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)[list(orientation.axes)]
+    # In single precision, as a NIfTI header holds it: at a half, the shape depends on the last bit.
+    spacing = np.linalg.norm(affine[:3, :3], axis=0).astype(np.float32).astype(np.float64)
     flips = tuple(slice(None, None, -1 if flip else None) for flip in orientation.flipped)
+    canonical = volume.transpose(orientation.axes)[flips]
 
     progress("resample", 0.0)
-    zoomed = zoom_in(
-        volume.transpose(orientation.axes)[flips], spacing, card.spacing_mm, card.zoom_order
-    )
+    grids = (spacing[list(orientation.axes)], card.spacing_mm)
+    if options.mode == "exact":
+        zoomed = zoom_in_as_scipy(canonical, *grids, card.zoom_order, _border(card))
+    else:
+        zoomed = zoom_in(canonical, *grids, card.zoom_order)
     image = np.ascontiguousarray(zoomed.transpose(2, 1, 0), dtype=np.float32)
+    del zoomed
     progress("resample", 1.0)
 
-    labels = predictor.predict(image, progress)
-    _check_labels(labels, image.shape, card)
+    box = body_box(image) if options.body_crop else (slice(None),) * 3
+    found = predictor.predict(np.ascontiguousarray(image[box]), progress, options)
+    _check_labels(found, image[box].shape, wanted, card)
+    labels = np.zeros(image.shape, dtype=np.uint8)
+    labels[box] = found
 
     progress("restore", 0.0)
     # Axes go back before the zoom, while the array is small; flips after it: which of two equally
     # near samples is taken depends on the direction, and the zoom in ran in the canonical one.
     back = tuple(int(axis) for axis in np.argsort(orientation.axes))
     flips_back = tuple(flips[axis] for axis in back)
-    restored = zoom_back(labels.transpose(2, 1, 0).transpose(back), volume.shape)[flips_back]
-    result = np.ascontiguousarray(restored)
+    small = labels.transpose(2, 1, 0).transpose(back)
+    if options.mode == "exact":
+        restored = zoom_back_as_scipy(small, volume.shape, _border(card))
+    else:
+        restored = zoom_back(small, volume.shape)
+    result = np.ascontiguousarray(restored[flips_back])
     progress("restore", 1.0)
     return result
 
 
-def _check_labels(labels: NDArray[np.uint8], shape: tuple[int, ...], card: ModelCard) -> None:
+def wanted_labels(card: ModelCard, options: Options) -> frozenset[int]:
+    """Return the model labels that the options ask for.
+
+    Raises:
+        ValueError: the model finds no structure of one of the names.
+    """
+    labels = {structure.name: structure.label for structure in card.structures}
+    unknown = sorted(set(options.structures) - set(labels))
+    if unknown:
+        raise ValueError(f"model {card.id!r} finds no {', '.join(unknown)}")
+    return frozenset(labels[name] for name in options.structures or labels)
+
+
+def body_box(image: NDArray[np.float32]) -> tuple[slice, ...]:
+    """Return the box around all that is no air; all of an image of air."""
+    body = image > BODY_ABOVE_HU
+    box = []
+    for axis, length in enumerate(image.shape):
+        hits = np.flatnonzero(body.any(axis=tuple(other for other in range(3) if other != axis)))
+        low, high = (int(hits[0]), int(hits[-1]) + 1) if hits.size else (0, length)
+        box.append(slice(max(0, low - BODY_MARGIN), min(length, high + BODY_MARGIN)))
+    return tuple(box)
+
+
+def _border(card: ModelCard) -> Border:
+    """Return what TotalSegmentator has SciPy take for samples outside; version 2 changed it."""
+    return "nearest" if card.aggregation == "logits" else "constant"
+
+
+def _check_labels(
+    labels: NDArray[np.uint8], shape: tuple[int, ...], wanted: frozenset[int], card: ModelCard
+) -> None:
     if labels.dtype != np.uint8 or labels.shape != shape:
         raise ValueError(f"predictor: expected uint8 {shape}, got {labels.dtype} {labels.shape}")
-    known = [0, *(structure.label for structure in card.structures)]
-    unknown = np.setdiff1d(np.flatnonzero(np.bincount(labels.ravel())), known)
+    unknown = np.setdiff1d(np.flatnonzero(np.bincount(labels.ravel())), [0, *wanted])
     if unknown.size:
         raise ValueError(f"predictor: {unknown.tolist()} are no labels of model {card.id!r}")

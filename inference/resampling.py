@@ -1,17 +1,19 @@
 """From the source grid to the model's and back, both corner-aligned as scipy.ndimage.zoom does it.
 
-Zooming in is linear in the samples, so it is three matrix products; zooming labels back is three
-look-ups. Both tables come from SciPy itself, one axis at a time, so they agree with it everywhere
-but in one place: where SciPy computes the last coordinate a rounding error beyond the last sample,
-it writes 0 over a whole border plane (about 3 in 100 pairs of lengths). Here that plane is the
-last sample, as it should be.
+`zoom_in` and `zoom_back` are the quick way: zooming in is linear in the samples, so it is three
+matrix products; zooming labels back is three look-ups. Both tables come from SciPy itself, one axis
+at a time, so they agree with it everywhere but in one place: where SciPy computes the last
+coordinate a rounding error beyond the last sample, it writes 0 over a whole border plane (about 3
+in 100 pairs of lengths). Here that plane is the last sample, as it should be. `zoom_in_as_scipy`
+and `zoom_back_as_scipy` are SciPy with all that, for labels that equal those of a package which
+calls it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,9 @@ ROUNDING = 1e-6
 the last bit of a sum, nor differ between machines."""
 
 PLANES_AT_ONCE = 16
+
+Border = Literal["constant", "nearest"]
+"""What SciPy takes for a sample outside: 0, or the last one."""
 
 
 def zoomed_shape(
@@ -70,6 +75,35 @@ def zoom_back(labels: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.uin
         table = nearest_table(labels.shape[axis], shape[axis])
         labels = labels.take(table, axis=axis)
     return labels
+
+
+def zoom_in_as_scipy(
+    volume: NDArray[np.int16],
+    spacing_mm: Sequence[float],
+    target_mm: Sequence[float],
+    order: int,
+    border: Border,
+) -> NDArray[np.int32]:
+    """Resample as TotalSegmentator's `change_spacing` does: by SciPy, truncated towards zero.
+
+    Nothing is done where all spacings are the target's. Needs several times the volume in double
+    precision.
+    """
+    if tuple(spacing_mm) == tuple(target_mm):
+        return volume.astype(np.int32)
+    factors = [spacing / target for spacing, target in zip(spacing_mm, target_mm, strict=True)]
+    samples = volume.astype(np.float64)
+    zoomed: NDArray[np.float64] = ndimage.zoom(samples, factors, order=order, mode=border)
+    return zoomed.astype(np.int32)
+
+
+def zoom_back_as_scipy(
+    labels: NDArray[np.uint8], shape: Sequence[int], border: Border
+) -> NDArray[np.uint8]:
+    """Resample `labels` [i, j, k] to `shape` by nearest neighbour, by SciPy itself."""
+    factors = np.array(shape) / labels.shape
+    zoomed: NDArray[np.uint8] = ndimage.zoom(labels, factors, order=0, mode=border)
+    return zoomed
 
 
 @lru_cache(maxsize=16)

@@ -84,7 +84,9 @@ class MarkerPredictor:
         self._offsets = centres - centres.mean(axis=0)
         self._hu, self._spacing = hu, spacing_mm
 
-    def predict(self, image: NDArray[np.float32], progress: object = None) -> NDArray[np.uint8]:
+    def predict(
+        self, image: NDArray[np.float32], progress: object = None, options: object = None
+    ) -> NDArray[np.uint8]:
         """Return labels [z, y, x]: everything denser than half of a marker's HU belongs to it."""
         parts, count = ndimage.label(image > self._hu / 2)
         assert count == len(self._labels)
@@ -113,7 +115,9 @@ class ConstantPredictor:
     def __init__(self, box: Mapping[int, tuple[slice, slice, slice]] | None = None) -> None:
         self._box = dict(box or {})
 
-    def predict(self, image: NDArray[np.float32], progress: object = None) -> NDArray[np.uint8]:
+    def predict(
+        self, image: NDArray[np.float32], progress: object = None, options: object = None
+    ) -> NDArray[np.uint8]:
         """Return labels [z, y, x]."""
         labels = np.zeros(image.shape, np.uint8)
         for label, box in self._box.items():

@@ -85,7 +85,7 @@ def test_findings_and_the_demonstration_mark_reach_the_analysis() -> None:
 
 def test_a_refusal_comes_before_the_model_runs() -> None:
     class Never:
-        def predict(self, image: object, progress: object = None) -> None:
+        def predict(self, image: object, *_: object) -> None:
             raise AssertionError
 
     with pytest.raises(Refusal):

@@ -40,6 +40,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def _torch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single precision, whatever is quicker here: these tests compare every label."""
+    monkeypatch.setattr("inference.nnunet.fast_network", lambda part, *_: part.network)
+
+
 def hu(shape: tuple[int, int, int], seed: int = 0) -> NDArray[np.float32]:
     noise = np.random.default_rng(seed).normal(size=shape)
     return np.rint(gaussian_filter(noise, 1.5) * 2000).astype(np.float32)

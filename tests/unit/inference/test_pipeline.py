@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from tiny_nnunet import write_model
 
 from inference.catalog import ModelCard, read_card
-from inference.pipeline import Progress, no_progress, segment, to_canonical
+from inference.pipeline import DEFAULT, Options, Progress, no_progress, segment, to_canonical
 
 SHAPE_MM = (150.0, 130.0, 170.0)
 """Of the scene, along x, y, z."""
@@ -43,7 +43,10 @@ class Threshold:
     """Labels by HU: what it is told to find is where it is in the image, nowhere else."""
 
     def predict(
-        self, image: NDArray[np.float32], progress: Progress = no_progress
+        self,
+        image: NDArray[np.float32],
+        progress: Progress = no_progress,
+        options: Options = DEFAULT,
     ) -> NDArray[np.uint8]:
         progress("predict", 1.0)
         return np.digitize(image, [150, 450, 750]).astype(np.uint8)
@@ -136,7 +139,10 @@ def test_the_memory_layout_of_the_source_changes_nothing(card: ModelCard) -> Non
 
 class Recorder(Threshold):
     def predict(
-        self, image: NDArray[np.float32], progress: Progress = no_progress
+        self,
+        image: NDArray[np.float32],
+        progress: Progress = no_progress,
+        options: Options = DEFAULT,
     ) -> NDArray[np.uint8]:
         self.image = image
         return super().predict(image, progress)
@@ -173,7 +179,10 @@ class Fixed:
         self.labels = labels
 
     def predict(
-        self, image: NDArray[np.float32], progress: Progress = no_progress
+        self,
+        image: NDArray[np.float32],
+        progress: Progress = no_progress,
+        options: Options = DEFAULT,
     ) -> NDArray[np.uint8]:
         return self.labels  # type: ignore[return-value]
 

@@ -1,0 +1,76 @@
+"""Which engine runs a network in fast mode: half precision on CUDA, OpenVINO or torch on the CPU.
+
+An engine is used only if it agrees with torch in single precision, on this machine, on a tile of
+noise. What it may differ by was fixed before it was measured.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+import torch
+
+from inference.nnunet_folder import LoadedPart
+from inference.openvino import compile_network
+from inference.tiles import Network
+
+log = logging.getLogger(__name__)
+
+SCORE_BOUND = 0.05
+"""99.9th percentile of the absolute difference of a probability from single precision's."""
+
+MOST_STRIDE = 32
+"""Of nnU-Net's networks: five halvings."""
+
+
+def fast_network(part: LoadedPart, device: torch.device, threads: int | None) -> Network:
+    """Return the fastest way to run the network of `part` that agrees with torch."""
+    if device.type == "cuda":
+        return half_on_cuda(part.network)
+    started = time.perf_counter()
+    try:
+        small = smallest_tile(part)
+        error = score_error(part.network, compile_network(part.network, small, threads), small)
+        if error <= SCORE_BOUND:
+            network = compile_network(part.network, part.patch, threads)
+            fields = {"error": error, "seconds": round(time.perf_counter() - started, 2)}
+            log.info("OPENVINO_USED", extra={"fields": fields})
+            return network
+        log.warning("OPENVINO_DISAGREES", extra={"fields": {"error": error}})
+    except (ImportError, RuntimeError) as error:
+        log.warning("OPENVINO_NOT_USED", extra={"fields": {"why": str(error)[:200]}})
+    return part.network
+
+
+def half_on_cuda(network: torch.nn.Module) -> Network:
+    """Return `network` in half precision, channels last, as tensor cores want it."""
+    network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def run(tile: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cuda", dtype=torch.float16):
+            logits: torch.Tensor = network(tile.contiguous(memory_format=torch.channels_last_3d))
+        return logits
+
+    return run
+
+
+def smallest_tile(part: LoadedPart) -> tuple[int, int, int]:
+    """Return about half the patch: lengths that the network can halve as often, to two or more."""
+    lengths = []
+    for length in part.patch:
+        factor = min(length & -length, MOST_STRIDE)  # the largest power of two in it
+        half = length // 2 // factor * factor
+        lengths.append(half if half >= 2 * factor else length)
+    return (lengths[0], lengths[1], lengths[2])
+
+
+@torch.inference_mode()
+def score_error(exact: Network, fast: Network, shape: tuple[int, ...]) -> float:
+    """Return the 99.9th percentile of the probabilities' absolute difference on noise."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn((1, 1, *(length // 2 for length in shape)), generator=generator)
+    tile = torch.nn.functional.interpolate(noise, size=shape, mode="trilinear")
+    scores = [torch.softmax(network(tile)[0].float(), dim=0) for network in (exact, fast)]
+    return float(np.quantile((scores[0] - scores[1]).abs().numpy(), 0.999))

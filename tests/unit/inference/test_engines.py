@@ -1,0 +1,130 @@
+"""The fast engines against torch in single precision, within bounds fixed before measuring."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tiny_nnunet import write_model
+
+from inference import engines
+from inference.catalog import load_catalog, read_card
+from inference.nnunet import NnunetPredictor
+from inference.nnunet_folder import LoadedPart, load_part
+from inference.phantom import Body
+from inference.pipeline import Options, segment
+
+CPU = torch.device("cpu")
+DIFFERENT_LABELS = 0.001
+DICE = 0.999
+LARGE_ML = 5.0
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> LoadedPart:
+    card = read_card(write_model(tmp_path, structures=9, patch=(32, 24, 16)))
+    return load_part(card.parts[0], card, CPU)
+
+
+def test_openvino_keeps_the_bound_on_random_weights(part: LoadedPart) -> None:
+    pytest.importorskip("openvino")
+    from inference.openvino import compile_network
+
+    fast = compile_network(part.network, part.patch, 2)
+    error = engines.score_error(part.network, fast, part.patch)
+    assert 0 < error <= engines.SCORE_BOUND == 0.05
+
+
+def test_fast_mode_finds_what_exact_mode_finds() -> None:
+    """The bundled model on a body that it was not trained on, from the source grid to labels."""
+    card = load_catalog().card("demo")
+    affine = np.diag([5.0, 5.0, 8.0, 1.0])
+    affine[:3, 3] = (-190.0, -130.0, -60.0)
+    volume, _ = Body(3).render((76, 54, 46), affine)
+    predictor = NnunetPredictor(card, threads=2)
+    fast, exact = (
+        segment(volume, affine, card, predictor, options=Options(mode=mode))
+        for mode in ("fast", "exact")
+    )
+    assert np.mean(fast != exact) <= DIFFERENT_LABELS
+    voxel_ml = float(np.linalg.det(affine[:3, :3])) / 1000
+    large = np.flatnonzero(np.bincount(exact.ravel())[1:] * voxel_ml > LARGE_ML) + 1
+    assert len(large) > 20
+    for label in large:
+        assert dice(fast == label, exact == label) >= DICE, card.structures[label - 1].name
+
+
+def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+
+
+def test_openvinos_usage_statistics_are_not_loaded(part: LoadedPart) -> None:
+    pytest.importorskip("openvino")
+    engines.fast_network(part, CPU, 1)
+    assert sys.modules["openvino_telemetry"] is None
+
+
+@pytest.mark.parametrize("fault", [ImportError("no openvino"), RuntimeError("no kernel")])
+def test_torch_runs_where_openvino_cannot(
+    part: LoadedPart,
+    fault: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def compile_network(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(engines, "compile_network", compile_network)
+    with caplog.at_level(logging.WARNING):
+        assert engines.fast_network(part, CPU, 1) is part.network
+    assert caplog.messages == ["OPENVINO_NOT_USED"]
+
+
+def test_torch_runs_where_openvino_disagrees(
+    part: LoadedPart, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wrong(network: torch.nn.Module, *_: object) -> object:
+        return lambda tile: network(tile).roll(1, dims=1)
+
+    monkeypatch.setattr(engines, "compile_network", wrong)
+    with caplog.at_level(logging.WARNING):
+        assert engines.fast_network(part, CPU, 1) is part.network
+    assert caplog.messages == ["OPENVINO_DISAGREES"]
+
+
+@pytest.mark.parametrize(
+    ("patch", "tile"),
+    [((128, 128, 128), (64, 64, 64)), ((112, 112, 96), (48, 48, 96)), ((8, 24, 40), (8, 24, 16))],
+)
+def test_the_tile_of_the_comparison_can_be_halved_as_often_as_the_patch(
+    part: LoadedPart, patch: tuple[int, int, int], tile: tuple[int, int, int]
+) -> None:
+    changed = LoadedPart(
+        network=part.network,
+        patch=patch,
+        axes=part.axes,
+        intensities=part.intensities,
+        labels=part.labels,
+    )
+    assert engines.smallest_tile(changed) == tile
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_half_precision_on_cuda_keeps_the_bound(tmp_path: Path) -> None:
+    card = read_card(write_model(tmp_path, structures=9, patch=(32, 32, 32)))
+    image = np.random.default_rng(0).integers(-900, 800, (40, 50, 60)).astype(np.float32)
+    fast = NnunetPredictor(card, device="cuda:0").predict(image)
+    exact = NnunetPredictor(card, device="cuda:0").predict(image, options=Options(mode="exact"))
+    assert np.mean(fast != exact) < 0.05, "random weights: many near-ties"
+    loaded = load_part(card.parts[0], card, torch.device("cuda:0"))
+    half = engines.half_on_cuda(loaded.network)
+    with torch.inference_mode():
+        tile = torch.randn((1, 1, 32, 32, 32), device="cuda:0")
+        scores = [torch.softmax(n(tile).float(), 1) for n in (loaded.network, half)]
+    error = (scores[0] - scores[1]).abs().flatten()
+    assert float(torch.quantile(error[:1_000_000], 0.999)) <= engines.SCORE_BOUND
