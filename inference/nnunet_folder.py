@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -20,19 +19,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from numpy.typing import NDArray
 
 from inference.catalog import ModelCard, Part, WeightsError
+from inference.untrusted import read_checkpoint
 
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 TRUSTED_NETWORKS = "dynamic_network_architectures."
 TRUSTED_LAYERS = "torch.nn."
-
-# nnU-Net logs NumPy scalars into its checkpoints, under the module name of the NumPy of the day.
-_MAKE_SCALAR = np.float64(0).__reduce__()[0]
-_NUMPY_SCALARS: list[Any] = [
-    (_MAKE_SCALAR, "numpy.core.multiarray.scalar"),
-    (_MAKE_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64)),
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +57,7 @@ def load_part(part: Part, card: ModelCard, device: torch.device) -> LoadedPart:
         WeightsError: names the folder and what was expected of it.
     """
     plans, dataset = (_read_json(part.folder / name) for name in ("plans.json", "dataset.json"))
-    checkpoint = _read_checkpoint(part.folder / CHECKPOINT)
+    checkpoint = read_checkpoint(part.folder / CHECKPOINT, mmap=True)
     try:
         manager = PlansManager(plans)
         configuration = manager.get_configuration(checkpoint["init_args"]["configuration"])
@@ -150,15 +141,4 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: expected a JSON object: {error}") from error
     if not isinstance(data, dict):
         raise WeightsError(f"{path}: expected a JSON object")
-    return data
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, UnpicklingError) as error:
-        raise WeightsError(f"{path}: not a checkpoint of tensors and numbers: {error}") from error
-    if not isinstance(data, dict):
-        raise WeightsError(f"{path}: expected a dictionary with network_weights and init_args")
     return data
