@@ -114,6 +114,9 @@ def analyze(
     label_map = pack_label_map(labels, scan)
     watch("encode", 1.0)
     return Analysis(
+        job_id=plan.job_id,
+        study_uid=str(scan.headers[0].StudyInstanceUID),
+        series_uid=str(scan.headers[0].SeriesInstanceUID),
         results=results,
         label_map=label_map,
         label_map_digest=labels.digest,

@@ -73,6 +73,11 @@ class ResultInstance:
 class Analysis:
     """What one analysis gives: the result set, and the label map it was made from."""
 
+    job_id: str
+    """Of the plan it answers."""
+    study_uid: str
+    series_uid: str
+    """Of the source, as its slices name them: whoever records the results compares."""
     results: tuple[ResultInstance, ...]
     """In the order in which a destination gets them: SEG first, SR last."""
     label_map: bytes = field(repr=False)

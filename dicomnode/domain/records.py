@@ -126,3 +126,5 @@ class Delivery:
     sop_instance_uid: InstanceUID
     transfer_syntax_uid: TransferSyntaxUID
     path: str
+    digest: str
+    """sha256 of the file when it was recorded."""

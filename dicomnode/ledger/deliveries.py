@@ -85,6 +85,7 @@ def claim(tx: Transaction, destination: str) -> Delivery | None:
         sop_instance_uid=InstanceUID(row.sop_instance_uid),
         transfer_syntax_uid=TransferSyntaxUID(row.transfer_syntax_uid),
         path=row.path,
+        digest=row.digest,
     )
 
 

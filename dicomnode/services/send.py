@@ -6,10 +6,12 @@ model and encodes nothing.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 from dicomnode.domain.outcomes import Outcome, Refuse, Retry
 from dicomnode.domain.records import Delivery
@@ -75,12 +77,13 @@ class Sender:
     def _send(self, association: StorageAssociation, delivery: Delivery) -> None:
         path = self._context.spool.path(delivery.path)
         outcome: Outcome
-        if path.is_file():
+        fault = _fault(path, delivery.digest)
+        if fault is None:
             outcome, status = association.store(
                 path, delivery.sop_class_uid, delivery.transfer_syntax_uid
             )
         else:
-            outcome, status = Refuse("BYTES_MISSING", "the result is not in the spool"), None
+            outcome, status = fault, None
         self._finish(delivery, outcome, status)
 
     def _postpone(self, outcome: Retry) -> None:
@@ -112,6 +115,18 @@ class Sender:
                 }
             },
         )
+
+
+def _fault(path: Path, digest: str) -> Refuse | None:
+    """Say why a file is not the result that was recorded, or None if it is."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return Refuse("BYTES_MISSING", "the result is not in the spool")
+    if found != digest:
+        return Refuse("BYTES_CHANGED", "the result in the spool is not the one that was recorded")
+    return None
 
 
 def run(settings: Settings) -> None:

@@ -123,6 +123,9 @@ class Worker:
             return self._fail(job, Retry("STORAGE_FAILED", error.strerror or "see the log"))
 
     def _record(self, job: Job, analysis: Analysis) -> str:
+        came_back = (analysis.job_id, analysis.study_uid, analysis.series_uid)
+        if came_back != (str(job.id), job.study_uid, job.series_uid):
+            return self._fail(job, Refuse("MIXED_UP", "the analysis is of another series or job"))
         spool = self._context.spool
         label_map = spool.result_path(job.id, "labels.npz")
         spool.write(label_map, analysis.label_map)

@@ -7,25 +7,14 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from nodes import Node, are_delivered
 from peers import Orthanc, wait_until
 from proxies import Proxy
 from scu import Wire, scu, store
-
-from dicomnode.demo.series import SeriesOptions, write_series
-from inference.phantom import Body
+from small_series import phantom_series
 
 pytestmark = pytest.mark.peer("orthanc")
-
-
-def series(seed: int) -> list[Wire]:
-    """A small phantom series of 40 slices."""
-    affine = np.diag([-3.2, -3.2, 12.0, 1.0])
-    affine[:3, 3] = [204.8, 244.8, -240.0]
-    hu, _ = Body(seed).render((128, 128, 40), affine)
-    return [Wire.of_file(data) for data in write_series(hu, affine, SeriesOptions(seed=seed))]
 
 
 def are_stored(node: Node, wires: list[Wire]) -> bool:
@@ -45,7 +34,7 @@ def one_result_set(orthanc: Orthanc) -> bool:
 
 def test_every_role_dies_at_its_work(node: Callable[..., Node], orthanc: Orthanc) -> None:
     """One series, and each role is killed while it has the series in hand."""
-    wires = series(1)
+    wires = phantom_series(1)
     with Proxy(orthanc.port) as proxy:
         running = node("run", archive=proxy.port, quiet_seconds=3.0)
         _receive_dies_while_it_arrives(running, wires)
@@ -105,7 +94,7 @@ def _accepts(node: Node) -> bool:
 
 def test_the_analysis_process_dies(node: Callable[..., Node], orthanc: Orthanc) -> None:
     running = node("run", archive=orthanc)
-    assert set(store(running.port, *series(3))) == {0x0000}
+    assert set(store(running.port, *phantom_series(3))) == {0x0000}
     running.wait_for(lambda status: status["counts"]["jobs"] == {"LEASED": 1}, timeout=30)
     worker = running.pid("work")
     wait_until(lambda: _children(worker), 30, "the analysis process runs")
@@ -137,7 +126,7 @@ def _children(pid: int) -> list[int]:
 
 def test_everything_dies_with_the_supervisor(node: Callable[..., Node], orthanc: Orthanc) -> None:
     running = node("run", archive=orthanc)
-    wires = series(6)
+    wires = phantom_series(6)
     assert set(store(running.port, *wires[:20])) == {0x0000}
     running.kill_supervisor()
     assert are_stored(running, wires[:20])
