@@ -297,15 +297,16 @@ class Postgres:
         self._count = 0
 
     def start(self) -> None:
-        """Make an empty cluster and start its server."""
+        """Start the server, with an empty cluster the first time."""
         common: dict[str, Any] = {"cwd": "/", "env": {"PATH": SYSTEM_PATH, "LC_ALL": "C"}}
         common |= {"stdin": subprocess.DEVNULL, **self._as}
-        subprocess.run(
-            self._command("initdb", "-U", "node", "-A", "trust", "--no-sync", "-E", "UTF8"),
-            check=True,
-            capture_output=True,
-            **common,
-        )
+        if not (self._folder / "data").exists():
+            subprocess.run(
+                self._command("initdb", "-U", "node", "-A", "trust", "--no-sync", "-E", "UTF8"),
+                check=True,
+                capture_output=True,
+                **common,
+            )
         quick = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
         quick |= {"listen_addresses": HOST, "shared_buffers": "16MB", "max_connections": "60"}
         options = [part for key, value in quick.items() for part in ("-c", f"{key}={value}")]
@@ -351,11 +352,16 @@ class Postgres:
         """Remove a database and whoever is connected to it."""
         self._execute(f"DROP DATABASE {url.rsplit('/', 1)[1]} WITH (FORCE)")
 
+    def kill(self) -> None:
+        """End the server at once, whoever is connected; `start` brings it back."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(20)
+            self._process = None
+
     def stop(self) -> None:
         """End the server and remove its folder."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
-            self._process.wait(20)
+        self.kill()
         shutil.rmtree(self._folder)
 
 

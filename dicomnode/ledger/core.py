@@ -197,7 +197,15 @@ def _first_line(error: Exception) -> str:
 def _engine(url: URL) -> Engine:
     # Parameters stay out of error texts and so out of logs: they hold descriptions of series.
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
+
+        @event.listens_for(engine, "connect")
+        def _durable(connection: Any, _record: Any) -> None:
+            # Whatever the server's default is: a commit that has returned survives a crash.
+            connection.execute("SET synchronous_commit TO on")
+            connection.commit()
+
+        return engine
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = create_engine(

@@ -12,11 +12,17 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 from pynetdicom.pdu_primitives import A_RELEASE
 
+from dicomnode.errors import DicomnodeError
 from dicomnode.network.sockets import VERIFICATION, no_delay
 
 log = logging.getLogger(__name__)
 
 BIND_ATTEMPTS_SECONDS = 10.0
+RETIRED_TRANSFER_SYNTAXES = tuple(
+    f"1.2.840.10008.1.2.4.{number}" for number in (52, 53, 54, 55, 56, *range(58, 67))
+)
+"""JPEG processes that DICOM retired in 2001 (PS3.6 annex A): archives still hold such instances,
+and what arrives is kept, whether it can be decoded or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +100,9 @@ class StorageServer:
         self._ae.network_timeout = timeout_seconds
         self._ae.acse_timeout = timeout_seconds
         self._ae.dimse_timeout = timeout_seconds
+        syntaxes = [*ALL_TRANSFER_SYNTAXES, *RETIRED_TRANSFER_SYNTAXES]
         for context in AllStoragePresentationContexts:
-            self._ae.add_supported_context(str(context.abstract_syntax), ALL_TRANSFER_SYNTAXES)
+            self._ae.add_supported_context(str(context.abstract_syntax), syntaxes)
         self._ae.add_supported_context(VERIFICATION)
         self._server: Any = None
 
@@ -108,7 +115,7 @@ class StorageServer:
         """Listen; returns at once.
 
         Raises:
-            OSError: the port is taken and stays so (a predecessor may need a moment to go).
+            DicomnodeError: the port is taken and stays so (a predecessor may need a moment to go).
         """
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, no_delay),
@@ -125,9 +132,10 @@ class StorageServer:
                 self._server = self._ae.start_server(
                     self._address, block=False, evt_handlers=handlers
                 )
-            except OSError:
+            except OSError as error:
                 if time.monotonic() > deadline:
-                    raise
+                    host, port = self._address
+                    raise DicomnodeError(f"cannot listen on {host}:{port}: {error}") from error
                 time.sleep(0.2)
             else:
                 return
