@@ -226,28 +226,35 @@ COMPOSED = {"ASSOCIATION_ABORTED", "STATUS_xxxx"}
 
 
 def codes_in_the_code() -> set[str]:
-    """Return every text that looks like a code: all of the node, of results what it refuses."""
+    """Return every text that looks like a code.
+
+    Of results only what they refuse, of inference only what it logs: both have codes of the field.
+    """
     found: set[str] = set()
-    for path in sorted((ROOT / "dicomnode").rglob("*.py")):
-        part = path.relative_to(ROOT / "dicomnode").parts[0]
-        if part == "demo" or "migrations" in path.parts:
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if part == "results":
-                is_refusal = (
-                    isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refusal"
-                )
-                values = node.args[:1] if is_refusal else []
-            else:
-                values = [node]
-            found |= {
-                value.value
-                for value in values
-                if isinstance(value, ast.Constant)
-                and isinstance(value.value, str)
-                and CODE.fullmatch(value.value)
-            }
+    for package in ("dicomnode", "inference"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            part = path.relative_to(ROOT / package).parts[0]
+            if part in ("demo", "training") or "migrations" in path.parts:
+                continue
+            called = {"results": "Refusal"}.get(part, "log" if package == "inference" else None)
+            for node in ast.walk(ast.parse(path.read_text())):
+                values = [node] if called is None else _first_argument(node, called)
+                found |= {
+                    value.value
+                    for value in values
+                    if isinstance(value, ast.Constant)
+                    and isinstance(value.value, str)
+                    and CODE.fullmatch(value.value)
+                }
     return found - NO_CODES
+
+
+def _first_argument(node: ast.AST, called: str) -> list[ast.expr]:
+    """Return the first argument of a call of `called` or of one of its methods, else nothing."""
+    if not isinstance(node, ast.Call):
+        return []
+    function = node.func.value if isinstance(node.func, ast.Attribute) else node.func
+    return node.args[:1] if isinstance(function, ast.Name) and function.id == called else []
 
 
 def test_every_code_is_explained() -> None:
