@@ -44,10 +44,12 @@ def compile_network(
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    example = torch.zeros((1, 1, *shape))
-    with torch.inference_mode(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing: the shape is fixed, so nothing is lost
-        decoder = TorchScriptPythonDecoder(network, example_input=(example,))
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            network, torch.zeros((1, 1, *shape)), check_trace=False
+        )
+        decoder = TorchScriptPythonDecoder(traced, skip_freeze=True)
     frontend = FrontEndManager().load_by_framework("pytorch")
     model = frontend.convert(frontend.load(decoder))
     model.reshape([1, 1, *shape])
