@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from dicomnode import __version__, logs
+from dicomnode.domain.plans import ModelOptions
 from dicomnode.errors import DicomnodeError, Refusal, SettingsError
 from dicomnode.settings import Settings, find_config, load
 
@@ -151,6 +152,17 @@ def segment(
     model_folder: Annotated[
         list[Path] | None, typer.Option(help="A folder with more model cards.")
     ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Label for label as the model's own package; slower.")
+    ] = False,
+    structure: Annotated[
+        list[str] | None, typer.Option(help="Only this structure; again for more.")
+    ] = None,
+    step_size: Annotated[
+        float | None, typer.Option(help="Of the tiles, as a part of the patch.", min=0.1, max=1)
+    ] = None,
+    body_crop: Annotated[bool, typer.Option("--body-crop", help="Leave out the air.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.")] = None,
 ) -> None:
     """Analyse a folder without any network: DICOM in, SEG and SR out."""
     from dicomnode.offline import segment_folder
@@ -162,7 +174,14 @@ def segment(
         model=model,
         profile=profile,
         device=device,
+        threads=threads,
         model_folders=tuple(model_folder or ()),
+        options=ModelOptions(
+            mode="exact" if exact else "fast",
+            step_size=step_size,
+            structures=tuple(structure or ()),
+            body_crop=body_crop,
+        ),
         console=out,
     )
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dicomnode.domain.plans import Analysis, Plan
+from dicomnode.domain.plans import Analysis, ModelOptions, Plan
 from dicomnode.errors import DicomnodeError, Refusal, SettingsError
 from dicomnode.instances import UnreadableError, read_header, split_file
 from dicomnode.pipeline import Analyzer
@@ -31,6 +31,8 @@ def segment_folder(
     model: str,
     profile: str,
     device: str,
+    threads: int | None,
+    options: ModelOptions,
     model_folders: tuple[Path, ...],
     console: Console,
 ) -> None:
@@ -60,6 +62,8 @@ def segment_folder(
             analysed_at=datetime.now(UTC),
             model_folders=tuple(str(path) for path in model_folders),
             device=device,
+            threads=threads,
+            options=options,
         )
         try:
             analysis = _analyze(analyzer, files, plan, uid, console)

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dicomnode.domain.plans import Analysis, Plan
+from dicomnode.domain.plans import Analysis, ModelOptions, Plan
+from dicomnode.errors import Refusal
 from dicomnode.imaging import read_scan
 from dicomnode.results import Model, encode, prepare
 from dicomnode.scan import RAS_FROM_LPS, LabelMap, Scan
 from inference.catalog import ModelCard, load_catalog
 from inference.measuring import measure
-from inference.pipeline import Predictor, segment
+from inference.pipeline import Options, Predictor, segment
 
 Progress = Callable[[str, float], None]
 """Called with the stage (decode, zoom_in, predict, zoom_back, measure, encode) and how much of it
@@ -100,8 +101,9 @@ def analyze(
     if predictor is None:
         predictor = load_predictor(card, plan.device, plan.threads)
         watch("load", 1.0)
+    options = _run_options(plan.options, card)
     labels = LabelMap(
-        labels=segment(scan.volume, RAS_FROM_LPS @ scan.affine, card, predictor, watch),
+        labels=segment(scan.volume, RAS_FROM_LPS @ scan.affine, card, predictor, watch, options),
         source_digest=scan.digest,
     )
     watch("measure", 0.0)
@@ -123,6 +125,22 @@ def analyze(
         demonstration=card.demonstration,
         findings=findings,
         timings=watch.seconds,
+    )
+
+
+def _run_options(wanted: ModelOptions, card: ModelCard) -> Options:
+    known = {structure.name for structure in card.structures}
+    unknown = [name for name in wanted.structures if name not in known]
+    if unknown:
+        raise Refusal(
+            "UNKNOWN_STRUCTURES",
+            f"The model {card.id} does not find {', '.join(unknown)}; correct the rule's options.",
+        )
+    return Options(
+        mode=wanted.mode,
+        step_size=wanted.step_size,
+        structures=wanted.structures,
+        body_crop=wanted.body_crop,
     )
 
 

@@ -21,6 +21,7 @@ from dicomnode.domain.identifiers import (
     TransferSyntaxUID,
 )
 from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
+from dicomnode.domain.plans import ModelOptions
 from dicomnode.domain.records import Delivery, Header, Job, SeriesFacts, StoredResult
 from dicomnode.domain.routing import Choice
 from dicomnode.ledger import Ledger, Transaction, deliveries, intake, jobs
@@ -105,7 +106,13 @@ def receive(ledger: Ledger, *headers: Header) -> None:
 
 def to_demo(_series: SeriesFacts) -> Choice:
     """Choose the demonstration model and one archive for every series."""
-    return Choice(model="demo", rule="all", destinations=("archive",), why="rule 'all'")
+    return Choice(
+        model="demo",
+        rule="all",
+        destinations=("archive",),
+        why="rule 'all'",
+        options=ModelOptions(mode="exact", structures=("liver",)),
+    )
 
 
 def close(ledger: Ledger) -> int:

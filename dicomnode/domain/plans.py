@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import ClassVar, Literal
 
 from dicomnode.domain.identifiers import InstanceUID, SeriesUID, SOPClassUID, TransferSyntaxUID
 
@@ -22,6 +23,30 @@ class Predecessor:
     series_uid: str
     sop_class_uid: str
     sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """How a model is run, within what its card allows."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    mode: Literal["fast", "exact"] = "fast"
+    """exact: label for label what the model's own package gives, in single precision; fast: the
+    quickest engine that agrees with it within stated bounds."""
+    step_size: float | None = None
+    """Distance of neighbouring tiles as a fraction of the patch, at most; None: the card's."""
+    structures: tuple[str, ...] = ()
+    """Names of what is wanted; parts that find none of it do not run. Empty: everything."""
+    body_crop: bool = False
+    """Leave out the air around the body; labels then differ a little."""
+
+    def __post_init__(self) -> None:
+        if self.step_size is not None and not 0 < self.step_size <= 1:
+            raise ValueError("step_size must be more than 0 and at most 1")
+
+
+DEFAULT_OPTIONS = ModelOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +76,7 @@ class Plan:
     """Folders with model cards beside the bundled ones."""
     device: str = "cpu"
     threads: int | None = None
+    options: ModelOptions = DEFAULT_OPTIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,6 +75,9 @@ REASONS: Mapping[str, str] = MappingProxyType(
             "The pixel data cannot be decoded: damaged, truncated, or in an unsupported transfer "
             "syntax."
         ),
+        "UNKNOWN_STRUCTURES": (
+            "The rule asks for structures that its model does not find; correct the rule's options."
+        ),
     }
 )
 

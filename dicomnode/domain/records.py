@@ -13,6 +13,7 @@ from dicomnode.domain.identifiers import (
     StudyUID,
     TransferSyntaxUID,
 )
+from dicomnode.domain.plans import ModelOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,7 @@ class Job:
     generation: int
     identity_revision: int
     destinations: tuple[str, ...]
+    options: ModelOptions
     analysed_at: datetime
     paths: tuple[str, ...]
     """Of the instances, relative to the spool."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
+from dicomnode.domain.plans import DEFAULT_OPTIONS, ModelOptions
 from dicomnode.domain.records import SeriesFacts
 
 CT_SOP_CLASSES = frozenset(
@@ -56,6 +57,8 @@ class Rule:
     """Of the catalog; null keeps the series and analyses nothing."""
     destinations: tuple[str, ...] = ()
     """Where the results go; none means nowhere: they stay in the spool."""
+    options: ModelOptions = DEFAULT_OPTIONS
+    """How the model is run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,7 @@ class Choice:
     rule: str | None
     destinations: tuple[str, ...]
     why: str
+    options: ModelOptions = DEFAULT_OPTIONS
 
 
 def _any_like(patterns: Sequence[str], *values: str) -> bool:
@@ -126,6 +130,7 @@ def choose(rules: Sequence[Rule], series: SeriesFacts) -> Choice:
                 rule=rule.name,
                 destinations=rule.destinations if rule.model else (),
                 why=why,
+                options=rule.options,
             )
         reasons.append(f"{rule.name!r}: {reason}")
     why = "no rule matches (" + "; ".join(reasons) + ")" if reasons else "there are no rules"

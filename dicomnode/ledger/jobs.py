@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.identifiers import SeriesUID, StudyUID
 from dicomnode.domain.lifecycle import DELIVERED, HELD, LEASED, OPEN, PENDING, QUEUED
 from dicomnode.domain.outcomes import Refuse, Retry
-from dicomnode.domain.plans import SR, Predecessor
+from dicomnode.domain.plans import SR, ModelOptions, Predecessor
 from dicomnode.domain.records import Job, SeriesFacts, StoredResult
 from dicomnode.domain.routing import Choice
 from dicomnode.ledger.core import Transaction
@@ -80,6 +81,7 @@ def _queue(tx: Transaction, study_row: Row[Any], series_row: Row[Any], choice: C
         identity_revision=study_row.identity_revision,
         rule=choice.rule or "",
         destinations=list(choice.destinations),
+        options=asdict(choice.options),
         state=QUEUED,
         due_at=tx.now,
         created_at=tx.now,
@@ -141,9 +143,14 @@ def claim(tx: Transaction, worker: str, lease: timedelta) -> Job | None:
         generation=row.generation,
         identity_revision=row.identity_revision,
         destinations=tuple(row.destinations),
+        options=_options(row.options),
         analysed_at=analysed_at,
         paths=tuple(paths),
     )
+
+
+def _options(stored: dict[str, Any]) -> ModelOptions:
+    return ModelOptions(**{**stored, "structures": tuple(stored["structures"])})
 
 
 def predecessor(tx: Transaction, claimed: Job) -> Predecessor | None:

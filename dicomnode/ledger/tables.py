@@ -169,6 +169,7 @@ job = Table(
     Column("identity_revision", Integer, nullable=False, default=0),
     _text("rule"),
     Column("destinations", JSON, nullable=False),
+    Column("options", JSON, nullable=False),
     Column("state", CODE, nullable=False),
     Column("attempt", Integer, nullable=False, default=0),
     Column("failures", Integer, nullable=False, default=0),

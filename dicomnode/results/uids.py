@@ -52,6 +52,7 @@ def content_parts(source: Source, labels: LabelMap, model: Model, plan: Plan) ->
         str(plan.series_number_base),
         str(plan.total_in_series),
         predecessor.sop_instance_uid if predecessor else "",
+        repr(plan.options),
     )
 
 

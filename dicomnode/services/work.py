@@ -90,6 +90,7 @@ class Worker:
             model_folders=tuple(str(path) for path in self._settings.work.model_folders),
             device=self._device,
             threads=self._settings.work.threads,
+            options=job.options,
         )
         outcome = self._analyze(job, plan)
         fields = {

@@ -26,6 +26,7 @@ from ledger_kit import (
 )
 
 from dicomnode.domain.outcomes import Refuse, Retry
+from dicomnode.domain.plans import ModelOptions
 from dicomnode.domain.records import Job, SeriesFacts
 from dicomnode.domain.routing import Choice
 from dicomnode.ledger import Ledger, intake, jobs
@@ -144,6 +145,7 @@ def test_a_claim_says_all_that_an_analysis_needs(ledger: Ledger, clock: Any, que
         generation=1,
         identity_revision=0,
         destinations=("archive",),
+        options=ModelOptions(mode="exact", structures=("liver",)),
         analysed_at=clock.now,
         paths=("instances/1.2/1.2.3/1.1.dcm", "instances/1.2/1.2.3/1.2.dcm"),
     )

@@ -14,13 +14,14 @@ SOURCE = Path(dicomnode.__file__).parent
 
 def codes_raised() -> set[str]:
     found = {split[1] for split in stacks._SPLITS}
-    for folder in ("imaging", "results"):
-        for path in (SOURCE / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refusal":
-                    code = node.args[0]
-                    if isinstance(code, ast.Constant):
-                        found.add(str(code.value))
+    folders = [SOURCE / folder for folder in ("imaging", "results")]
+    paths = [path for folder in folders for path in folder.rglob("*.py")]
+    for path in (*paths, SOURCE / "pipeline.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refusal":
+                code = node.args[0]
+                if isinstance(code, ast.Constant):
+                    found.add(str(code.value))
     reason_against = ast.parse(Path(slices.__file__).read_text(encoding="utf-8"))
     for node in ast.walk(reason_against):
         if isinstance(node, ast.FunctionDef) and node.name == "reason_against":

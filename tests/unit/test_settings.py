@@ -12,6 +12,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from dicomnode.domain.plans import ModelOptions
 from dicomnode.domain.routing import Condition, Rule
 from dicomnode.errors import SettingsError
 from dicomnode.settings import (
@@ -97,6 +98,7 @@ def test_it_leaves_no_key_out() -> None:
         ("destinations.archive", Destination),
         ("rules.0", Rule),
         ("rules.0.when", Condition),
+        ("rules.0.options", ModelOptions),
         ("send.retry", type(Settings().send.retry)),
     ):
         if name in ("peers", "destinations", "rules"):
@@ -232,7 +234,7 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
         ),
         (
             "rules:\n  - name: a\n    model: b\n    wen: {}",
-            "4: rules.0.wen: unknown key; known here: destinations, model, name, when",
+            "4: rules.0.wen: unknown key; known here: destinations, model, name, options, when",
         ),
         (
             "rules:\n  - name: a\n    model: b\n    when:\n      modalities: [CT]",
