@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,15 +105,19 @@ def associate(
         ae.add_requested_context(abstract_syntax, transfer_syntax)
     # With this the association comes about even where every storage class is refused.
     ae.add_requested_context(VERIFICATION)
-    association = ae.associate(
-        host,
-        port,
-        ae_title=called_ae,
-        max_pdu=131072,
-        evt_handlers=[(evt.EVT_CONN_OPEN, no_delay)],
-    )
+    connected = threading.Event()
+    handlers: list[Any] = [
+        (evt.EVT_CONN_OPEN, no_delay),
+        (evt.EVT_CONN_OPEN, lambda _event: connected.set()),
+    ]
+    try:
+        association = ae.associate(
+            host, port, ae_title=called_ae, max_pdu=131072, evt_handlers=handlers
+        )
+    except OSError as error:
+        raise ConnectError("NO_CONNECTION", f"the peer's name is not known: {error}") from error
     if not association.is_established:
-        raise _why_not(association)
+        raise _why_not(association, connected.is_set())
     try:
         yield StorageAssociation(association)
     finally:
@@ -120,11 +125,11 @@ def associate(
             association.release()
 
 
-def _why_not(association: Any) -> ConnectError:
+def _why_not(association: Any, connected: bool) -> ConnectError:
+    if not connected:
+        return ConnectError("NO_CONNECTION", "the peer cannot be reached")
     if association.is_rejected:
         answer = association.acceptor.primitive
         reason = f"{answer.result_str}, {answer.source_str}: {answer.reason_str}"
         return ConnectError("ASSOCIATION_REJECTED", f"the peer rejected the association ({reason})")
-    if association.is_aborted:
-        return ConnectError("ABORTED", "the peer aborted or accepted no presentation context")
-    return ConnectError("NO_CONNECTION", "the peer cannot be reached")
+    return ConnectError("ABORTED", "the peer aborted, or did not answer as a DICOM peer does")
