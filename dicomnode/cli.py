@@ -6,10 +6,12 @@ series cannot be analysed honestly.
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -18,6 +20,9 @@ from dicomnode import __version__, logs
 from dicomnode.domain.plans import ModelOptions
 from dicomnode.errors import DicomnodeError, Refusal, SettingsError
 from dicomnode.settings import Settings, find_config, load
+
+if TYPE_CHECKING:
+    from dicomnode.ledger import Transaction
 
 app = typer.Typer(
     name="dicomnode",
@@ -140,6 +145,63 @@ def status(
         print_overview(out, facts)
     else:
         print_events(out, facts)
+
+
+def _act(config: Path | None, act: Callable[[Transaction, str], int], done: str) -> None:
+    """Do something to the ledger in the name of the user who is logged in."""
+    from dicomnode.ledger import Ledger
+    from dicomnode.ledger.schema import upgrade
+
+    settings = load(config)
+    ledger = Ledger(settings.ledger_url, settings.node.id)
+    upgrade(ledger)
+    with ledger.transaction() as tx:
+        count = act(tx, getpass.getuser())
+    out.print(done if count else "nothing to do", highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if count else 1)
+
+
+@app.command()
+def release(
+    study: Annotated[str, typer.Argument(metavar="UID", help="Study Instance UID.")],
+    reason: Annotated[str, typer.Option(help="Why; recorded with your name.")],
+    config_option: ConfigOption = None,
+) -> None:
+    """Release a study that is held, once what it was held for is settled."""
+    from dicomnode.ledger import actions
+
+    _act(config_option, lambda tx, who: actions.release_study(tx, study, who, reason), "released")
+
+
+@app.command()
+def requeue(
+    job: Annotated[int | None, typer.Option(help="A refused or quarantined job.")] = None,
+    delivery: Annotated[int | None, typer.Option(help="A delivery: it is sent again.")] = None,
+    config_option: ConfigOption = None,
+) -> None:
+    """Have a job analysed again, or a delivery sent again; by the numbers that `status` shows."""
+    from dicomnode.ledger import actions
+
+    if (job is None) == (delivery is None):
+        raise SettingsError("expected either --job or --delivery")
+    if job is not None:
+        _act(config_option, lambda tx, who: actions.requeue_job(tx, job, who), "queued")
+    elif delivery is not None:
+        _act(config_option, lambda tx, who: actions.requeue_delivery(tx, delivery, who), "queued")
+
+
+@app.command()
+def acknowledge(
+    events: Annotated[
+        list[int] | None, typer.Argument(help="Numbers that `status` shows; none: all.")
+    ] = None,
+    config_option: ConfigOption = None,
+) -> None:
+    """Take events off the list of what needs attention."""
+    from dicomnode.ledger import actions
+
+    ids = tuple(events or ())
+    _act(config_option, lambda tx, who: actions.acknowledge(tx, ids, who), "acknowledged")
 
 
 @app.command()

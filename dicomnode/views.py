@@ -70,6 +70,7 @@ def print_overview(console: Console, facts: Facts) -> None:
         "Deliveries",
         facts["deliveries"],
         {
+            "delivery": lambda r: str(r["id"]),
             "job": lambda r: str(r["job_id"]),
             "object": lambda r: r["kind"].upper(),
             "destination": lambda r: r["destination"],
@@ -110,8 +111,9 @@ def _attention(console: Console, events: Sequence[Facts]) -> None:
     console.print(f"{len(events)} things need attention:", style="bold red")
     for event in events:
         subject = event["study_uid"] or ""
+        number, code = event["id"], event["code"]
         console.print(
-            f"  {_time(event['at'])}  {event['code']}  {event['detail']}  {subject}".rstrip(),
+            f"  {number}  {_time(event['at'])}  {code}  {event['detail']}  {subject}".rstrip(),
             style="red",
             highlight=False,
             markup=False,

@@ -15,6 +15,7 @@ from nodes import Node
 from PIL import Image
 
 from dicomnode.demo.readback import read_segments
+from dicomnode.services.common import open_context
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -111,6 +112,23 @@ def test_status_of_an_empty_node(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["counts"]["instances"] == 0
     shown = dicomnode("status", cwd=tmp_path, DICOMNODE_CONFIG=str(node.config))
     assert "Nothing needs attention." in shown.stdout
+
+
+def test_a_person_can_act_and_repeat_it(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    with open_context(node.settings, "receive").ledger.transaction() as tx:
+        tx.event("BYTES_MISSING", level="attention")
+    (event,) = node.status()["attention"]
+    asked = ("acknowledge", event["id"], "-c", node.config)
+    assert dicomnode(*asked, cwd=tmp_path).stdout.strip() == "acknowledged"
+    again = dicomnode(*asked, cwd=tmp_path)
+    assert (again.returncode, again.stdout.strip()) == (1, "nothing to do")
+    assert node.attention() == []
+    for wrong in (("requeue",), ("requeue", "--job", "1", "--delivery", "1")):
+        done = dicomnode(*wrong, "-c", node.config, cwd=tmp_path)
+        assert (done.returncode, done.stderr.strip()) == (2, "expected either --job or --delivery")
+    unknown = dicomnode("release", "1.2.3", "--reason", "x", "-c", node.config, cwd=tmp_path)
+    assert (unknown.returncode, unknown.stdout.strip()) == (1, "nothing to do")
 
 
 def test_roles_that_only_move_data_load_no_model(tmp_path: Path) -> None:

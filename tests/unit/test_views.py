@@ -48,6 +48,7 @@ JOB = {
     "updated_at": AT,
 }
 DELIVERY = {
+    "id": 9,
     "job_id": 5,
     "kind": "seg",
     "destination": "archive",
@@ -59,6 +60,7 @@ DELIVERY = {
     "due_at": AT,
 }
 EVENT = {
+    "id": 11,
     "at": AT,
     "level": "attention",
     "code": "TWO_PATIENTS",

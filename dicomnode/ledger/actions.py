@@ -1,0 +1,117 @@
+"""What a person may do to the ledger: release, requeue, acknowledge. Each leaves an event.
+
+All are safe to repeat: done twice they do nothing the second time, and say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, select
+
+from dicomnode.domain.admission import ATTENTION
+from dicomnode.domain.lifecycle import HELD, REFUSED
+from dicomnode.ledger.core import Transaction
+from dicomnode.ledger.tables import delivery, event, job, study
+
+
+def release_study(tx: Transaction, study_uid: str, who: str, reason: str) -> bool:
+    """Release a study that is held: it closes again, and its deliveries go on.
+
+    Returns:
+        Whether it was held.
+    """
+    row = tx.connection.execute(
+        select(study).where(study.c.study_uid == study_uid).with_for_update(key_share=True)
+    ).first()
+    if row is None or not tx.move(study, row.id, "release", hold_reason=None, due_at=tx.now):
+        return False
+    held = select(delivery.c.id).join(job, job.c.id == delivery.c.job_id)
+    for delivery_id in (
+        tx.connection.execute(held.where(job.c.study_id == row.id, delivery.c.state == HELD))
+        .scalars()
+        .all()
+    ):
+        tx.move(delivery, delivery_id, "release", reason=None, due_at=tx.now, updated_at=tx.now)
+    _resolve(tx, event.c.study_id == row.id, event.c.code == row.hold_reason)
+    tx.event("STUDY_RELEASED", detail=f"by {who}: {reason}", study=row.id)
+    return True
+
+
+def requeue_job(tx: Transaction, job_id: int, who: str) -> bool:
+    """Have a refused or quarantined job analysed once more, with a new count of failures.
+
+    Returns:
+        Whether it was refused or in quarantine.
+    """
+    moved = tx.move(
+        job, job_id, "requeue", failures=0, reason=None, detail="", due_at=tx.now, updated_at=tx.now
+    )
+    if moved:
+        _resolve(tx, event.c.job_id == job_id, event.c.code.in_(("JOB_REFUSED", "JOB_QUARANTINED")))
+        tx.event("JOB_REQUEUED", detail=f"by {who}", job=job_id, study=_study_of(tx, job_id))
+    return moved
+
+
+def requeue_delivery(tx: Transaction, delivery_id: int, who: str) -> int:
+    """Send a refused delivery once more, and what was refused with it; or a delivered one again.
+
+    Returns:
+        How many objects are to be sent.
+    """
+    row = tx.connection.execute(select(delivery).where(delivery.c.id == delivery_id)).first()
+    if row is None:
+        return 0
+    of_the_set = select(delivery.c.id).where(
+        delivery.c.job_id == row.job_id,
+        delivery.c.destination == row.destination,
+        delivery.c.state == REFUSED,
+    )
+    ids = {delivery_id, *tx.connection.execute(of_the_set).scalars()}
+    count = sum(
+        tx.move(
+            delivery,
+            one,
+            "requeue",
+            reason=None,
+            detail="",
+            due_at=tx.now,
+            created_at=tx.now,
+            updated_at=tx.now,
+        )
+        for one in sorted(ids)
+    )
+    if count:
+        _resolve(tx, event.c.delivery_id.in_(ids), event.c.code == "DELIVERY_REFUSED")
+        tx.event(
+            "DELIVERY_REQUEUED",
+            detail=f"by {who}: {count} objects to {row.destination}",
+            study=_study_of(tx, row.job_id),
+            job=row.job_id,
+            delivery=delivery_id,
+        )
+    return count
+
+
+def acknowledge(tx: Transaction, event_ids: Sequence[int], who: str) -> int:
+    """Take events off the list of what needs attention; without ids, all of them.
+
+    Returns:
+        How many.
+    """
+    which = [event.c.id.in_(event_ids)] if event_ids else []
+    count = _resolve(tx, event.c.level == ATTENTION, *which)
+    if count:
+        tx.event("ACKNOWLEDGED", detail=f"by {who}: {count} events")
+    return count
+
+
+def _resolve(tx: Transaction, *which: ColumnElement[bool]) -> int:
+    changed = tx.connection.execute(
+        event.update().where(event.c.resolved_at.is_(None), *which).values(resolved_at=tx.now)
+    )
+    return changed.rowcount
+
+
+def _study_of(tx: Transaction, job_id: int) -> int | None:
+    return tx.connection.execute(select(job.c.study_id).where(job.c.id == job_id)).scalar()
