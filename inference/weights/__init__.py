@@ -1,0 +1,1 @@
+"""Weights of models: fetched or imported, checked, converted, recorded, verified ever after."""
