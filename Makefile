@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test lint train-demo clean
+.PHONY: demo test lint train-demo parity bench bench-gpu clean
 
 demo: $(VENV)/.work
 	$(BIN)/dicomnode demo
@@ -23,6 +23,21 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Label for label against the real TotalSegmentator 1.5.7 and 2.18, in environments of their own.
+parity: $(VENV)/.test
+	PYTHON=$(PYTHON) tests/parity/environments.sh
+	DICOMNODE_PARITY=1 $(BIN)/python -m pytest -s tests/parity
+
+# Speed against TotalSegmentator 2.18 on the same weights and image, and memory on a long CT.
+bench: $(VENV)/.test
+	PYTHON=$(PYTHON) tests/parity/environments.sh
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_inference
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_memory
+
+bench-gpu: $(VENV)/.test
+	$(BIN)/python -m pytest tests/unit/inference/test_engines.py -k cuda
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_gpu
 
 # Hours on two cores, minutes on a GPU; resumes where it was interrupted.
 train-demo: $(VENV)/.work
