@@ -209,3 +209,11 @@ def test_plans_name_every_label_and_refuse_an_unfit_patch() -> None:
     assert sorted(labels.values()) == list(range(105))
     with pytest.raises(ValueError, match="divide"):
         architecture((60, 48, 64), (4, 8, 8, 8))
+
+
+def test_the_document_states_the_card_s_figures() -> None:
+    text = (Path(__file__).parents[3] / "docs/demo-model.md").read_text(encoding="utf-8")
+    for name, value in load_catalog().card("demo").figures.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{part} {number}" for part, number in value.items())
+        assert f"| `{name}` | {value or 'none'} |" in text
