@@ -82,6 +82,9 @@ class LocalEngine:
             answer = self._await(connection, progress, keep_going, every_seconds)
         except (EOFError, OSError) as error:
             raise self._died() from error
+        except BaseException:
+            self.close()  # an answer that nobody awaits would be taken for the next series'
+            raise
         if isinstance(answer, Analysis):
             return answer
         if isinstance(answer, EngineError):
