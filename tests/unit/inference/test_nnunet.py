@@ -20,8 +20,18 @@ from scipy.ndimage import gaussian_filter
 from tiny_nnunet import write_model
 
 from inference.catalog import ModelCard, WeightsError, read_card
-from inference.nnunet import NnunetPredictor, nonzero_box, normalise, pick_device, predict_part
-from inference.nnunet_folder import Intensities, load_part
+from inference.nnunet import (
+    NnunetPredictor,
+    is_split,
+    nonzero_box,
+    normalise,
+    pick_device,
+    predict_part,
+    thirds,
+)
+from inference.nnunet_folder import Intensities, LoadedPart, load_part
+from inference.pipeline import Options
+from inference.tiles import label_image
 
 CPU = torch.device("cpu")
 PARTS = {"first": {1: 3, 2: 1}, "second": {1: 4, 2: 0, 3: 2}}
@@ -260,3 +270,95 @@ def test_heads_and_labels_have_to_agree(tmp_path: Path) -> None:
 def test_unknown_devices_are_refused(device: str) -> None:
     with pytest.raises(ValueError, match="device"):
         pick_device(device)
+
+
+def test_only_the_parts_that_are_needed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = read_card(write_model(tmp_path, parts=PARTS))
+    predictor = NnunetPredictor(card)
+    image = hu((12, 14, 10))
+    everything = predictor.predict(image)
+    ran: list[str] = []
+
+    def count(part: LoadedPart, *arguments: object, **named: object) -> NDArray[np.uint8]:
+        ran.append(f"{len(part.labels)} heads")
+        return predict_part(part, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("inference.nnunet.predict_part", count)
+    steps: list[float] = []
+    found = predictor.predict(
+        image, lambda _, fraction: steps.append(fraction), Options(structures=("thing_2",))
+    )
+    assert ran == ["4 heads"], "the second part alone finds label 2"
+    assert set(np.unique(found)) == {0, 2}
+    np.testing.assert_array_equal(found == 2, everything == 2)
+    assert steps[-1] == 1.0
+
+
+def test_the_step_size_of_the_options_counts(tmp_path: Path) -> None:
+    card = read_card(write_model(tmp_path))
+    image = hu((17, 13, 22))
+    predictor = NnunetPredictor(card)
+    for step in (0.25, 1.0):
+        np.testing.assert_array_equal(
+            predictor.predict(image, options=Options(step_size=step)),
+            accumulate(replace(card, step_size=step), image),
+        )
+
+
+def test_thirds_cover_an_image_once_with_a_margin_on_both_sides() -> None:
+    pieces = list(thirds(605))
+    assert pieces == [
+        (slice(0, 221), slice(0, 201)),
+        (slice(182, 422), slice(201, 402)),
+        (slice(383, 605), slice(402, 605)),
+    ]
+
+
+def test_only_large_images_of_several_parts_are_split(tmp_path: Path) -> None:
+    card = read_card(write_model(tmp_path, parts=PARTS))
+    assert is_split((901, 256, 256), card)
+    assert not is_split((900, 256, 256), card)
+    assert not is_split((200, 600, 600), card)
+    assert not is_split((901, 512, 256), replace(card, aggregation="logits"))
+    assert is_split((901, 512, 512), replace(card, aggregation="logits"))
+    assert not is_split((901, 256, 256), replace(card, parts=card.parts[:1]))
+
+
+def test_fast_mode_splits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = NnunetPredictor(read_card(write_model(tmp_path)))
+    image = hu((70, 8, 9))
+    expected = predictor.predict(image)
+    monkeypatch.setattr("inference.nnunet.is_split", lambda *_: True)
+    np.testing.assert_array_equal(predictor.predict(image), expected)
+
+
+def test_short_device_memory_moves_the_sums_to_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The device is made up: what it cannot hold is asked of the CPU, and said."""
+    card = read_card(write_model(tmp_path))
+    image = hu((12, 14, 10))
+    part = load_part(card.parts[0], card, CPU)
+    expected = predict_part(part, image, 0.5, CPU, ignore)
+    asked: list[object] = []
+
+    def short(network: object, tensor: torch.Tensor, **named: object) -> torch.Tensor:
+        asked.append(named["sums_on"])
+        if len(asked) == 1:
+            raise torch.OutOfMemoryError
+        return label_image(network, tensor, **named)  # type: ignore[arg-type]
+
+    class Device:
+        type = "cuda"
+
+    monkeypatch.setattr("inference.nnunet.label_image", short)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *_: self)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    device = Device()
+    found = predict_part(part, image, 0.5, device, ignore)  # type: ignore[arg-type]
+    monkeypatch.undo()
+    np.testing.assert_array_equal(found, expected)
+    assert asked == [device, CPU]
+    assert caplog.messages == ["DEVICE_MEMORY_SHORT"]

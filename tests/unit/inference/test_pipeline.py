@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from tiny_nnunet import write_model
 
 from inference.catalog import ModelCard, read_card
-from inference.pipeline import DEFAULT, Options, Progress, no_progress, segment, to_canonical
+from inference.pipeline import (
+    DEFAULT,
+    Options,
+    Progress,
+    body_box,
+    no_progress,
+    segment,
+    to_canonical,
+    wanted_labels,
+)
 
 SHAPE_MM = (150.0, 130.0, 170.0)
 """Of the scene, along x, y, z."""
@@ -246,3 +257,88 @@ def test_orientation_is_nibabels(seed: int) -> None:
             axis = found.axes[world_axis]
             assert expected[axis, 0] == world_axis
             assert (expected[axis, 1] < 0) == found.flipped[world_axis]
+
+
+class Asked(Threshold):
+    """Remembers the options and the size of the image."""
+
+    def predict(
+        self,
+        image: NDArray[np.float32],
+        progress: Progress = no_progress,
+        options: Options = DEFAULT,
+    ) -> NDArray[np.uint8]:
+        self.options, self.shape = options, image.shape
+        return super().predict(image, progress, options)
+
+
+def test_options_reach_the_predictor(card: ModelCard) -> None:
+    shape, affine = grid((0, 1, 2), (1, 1, 1))
+    asked = Asked()
+    options = Options(mode="exact", step_size=0.8)
+    segment(scene(world(shape, affine)), affine, card, asked, options=options)
+    assert asked.options == options
+
+
+@pytest.mark.parametrize(("axes", "signs"), [((0, 1, 2), (1, 1, 1)), ((2, 0, 1), (-1, 1, -1))])
+def test_the_body_crop_shows_less_air_and_changes_no_place(
+    axes: tuple[int, ...], signs: tuple[int, ...], card: ModelCard
+) -> None:
+    shape, affine = grid(axes, signs)
+    points = world(shape, affine)
+    volume = scene(points)
+    volume[volume != 300] = -1000
+    whole, cropped = Asked(), Asked()
+    expected = segment(volume, affine, card, whole)
+    found = segment(volume, affine, card, cropped, options=Options(body_crop=True))
+    np.testing.assert_array_equal(found, expected)
+    assert np.prod(cropped.shape) < 0.5 * np.prod(whole.shape)
+
+
+def test_an_image_of_air_is_not_cropped() -> None:
+    air = np.full((7, 8, 9), -1000, np.float32)
+    assert air[body_box(air)].shape == air.shape
+    air[3, 4, 5] = 40
+    assert air[body_box(air)].shape == (7, 8, 8)
+
+
+def test_a_label_that_nobody_asked_for_is_an_error(card: ModelCard) -> None:
+    shape, affine = grid((0, 1, 2), (1, 1, 1))
+    with pytest.raises(ValueError, match=r"\[1, 3\] are no labels"):
+        segment(
+            scene(world(shape, affine)),
+            affine,
+            card,
+            Threshold(),
+            options=Options(structures=("thing_2",)),
+        )
+    with pytest.raises(ValueError, match="finds no spleen"):
+        wanted_labels(card, Options(structures=("thing_1", "spleen")))
+    assert wanted_labels(card, Options(structures=("thing_3",))) == {3}
+    assert wanted_labels(card, DEFAULT) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("wrong", [{"mode": "quick"}, {"step_size": 0.0}, {"step_size": 1.5}])
+def test_options_that_are_no_way_to_run_a_model(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"expected"):
+        Options(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("aggregation", ["softmax", "logits"])
+@pytest.mark.parametrize("shape", [(8, 20, 18), (20, 21, 22)])
+def test_exact_mode_zooms_as_scipy_does(
+    aggregation: str, shape: tuple[int, ...], card: ModelCard
+) -> None:
+    """42 samples from 8: the plane that SciPy loses is lost, unless it takes the nearest."""
+    order, border = (3, "constant") if aggregation == "softmax" else (1, "nearest")
+    changed = replace(card, aggregation=aggregation, zoom_order=order, spacing_mm=(1.0, 1.0, 1.0))
+    affine = np.diag([42 / 8, 1.3, 0.7, 1.0])
+    volume = np.random.default_rng(2).integers(-1000, 1000, shape, dtype=np.int16)
+    recorder = Recorder()
+    labels = segment(volume, affine, changed, recorder, options=Options(mode="exact"))
+    factors = np.array([42 / 8, 1.3, 0.7], np.float32).astype(float)
+    zoomed = ndimage.zoom(volume.astype(float), factors, order=order, mode=border)
+    np.testing.assert_array_equal(recorder.image, zoomed.astype(np.int32).transpose(2, 1, 0))
+    model = np.digitize(recorder.image.transpose(2, 1, 0), [150, 450, 750]).astype(float)
+    back = ndimage.zoom(model, np.array(shape) / model.shape, order=0, mode=border)
+    np.testing.assert_array_equal(labels, back)
