@@ -26,7 +26,13 @@ class Scan:
     valid: NDArray[np.bool_] | None
     """False where the scanner measured nothing (padding), [slice, row, column]; None: all valid."""
     affine: NDArray[np.float64]
-    """4x4; (slice, row, column, 1) to millimetres in DICOM's patient axes (LPS+)."""
+    """4x4; (slice, row, column, 1) to millimetres in DICOM's patient axes (LPS+). Of an irregular
+    scan only the columns for row and column are true of every slice."""
+    positions: NDArray[np.float64]
+    """[slice, 3]: LPS mm of the centre of each slice's first voxel."""
+    is_regular: bool
+    """Evenly spaced along the normal and not shifted in the plane; otherwise only `positions`
+    place a slice."""
     headers: tuple[Dataset, ...]
     """One a slice, in slice order, without pixel data, otherwise as received."""
     orientation: tuple[float, ...]
@@ -52,9 +58,15 @@ class Scan:
         return slice_mm, row_mm, column_mm
 
     @property
-    def voxel_volume_mm3(self) -> float:
-        """Volume of one voxel."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
+    def voxel_volumes_mm3(self) -> NDArray[np.float64]:
+        """[slice]: volume of one voxel, with half the way to each neighbouring slice as its depth;
+        at both ends the whole way to the one neighbour."""
+        row, column = self.affine[:3, 2], self.affine[:3, 1]
+        across = np.cross(row, column)
+        area = float(np.linalg.norm(across))
+        depths = self.positions @ (across / area)
+        gaps = np.abs(np.diff(depths))
+        return area * (np.append(gaps[:1], gaps) + np.append(gaps, gaps[-1:])) / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -41,7 +41,7 @@ class Measurement:
 def measure(
     volume: NDArray[np.int16],
     labels: NDArray[np.uint8],
-    voxel_volume_mm3: float,
+    voxel_volume_mm3: float | NDArray[np.float64],
     structures: Sequence[Structure],
     valid_mask: NDArray[np.bool_] | None = None,
 ) -> tuple[Measurement, ...]:
@@ -50,7 +50,7 @@ def measure(
     Args:
         volume: HU, [i, j, k].
         labels: model labels on the same grid; 0 is background.
-        voxel_volume_mm3: volume of one voxel.
+        voxel_volume_mm3: volume of one voxel; an array [i] where it differs from plane to plane.
         structures: the labels and their names.
         valid_mask: False where the voxel is padding and has no HU; None if there is no padding.
 
@@ -66,11 +66,12 @@ def measure(
     if unknown:
         raise ValueError(f"measure: labels {sorted(map(int, unknown))} are in no structure")
     cut = _at_border(labels, valid_mask)
+    volumes = _volumes(labels, voxels, voxel_volume_mm3)
     return tuple(
         _measurement(
             structure,
             int(voxels[structure.label]),
-            voxel_volume_mm3,
+            float(volumes[structure.label]),
             table[structure.label],
             low,
             structure.label in cut,
@@ -105,10 +106,27 @@ def _count(
     return voxels, table.reshape(LABELS, width)
 
 
+def _volumes(
+    labels: NDArray[np.uint8],
+    voxels: NDArray[np.int64],
+    voxel_volume_mm3: float | NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return mm3 by label."""
+    each = np.asarray(voxel_volume_mm3, dtype=np.float64)
+    if each.ndim == 0 or (each == each[0]).all():
+        return voxels * float(each.flat[0])
+    if each.shape != labels.shape[:1]:
+        raise ValueError(f"measure: {each.size} voxel volumes for {len(labels)} planes")
+    total = np.zeros(LABELS)
+    for plane, volume in zip(labels, each, strict=True):
+        total += np.bincount(plane.ravel(), minlength=LABELS) * volume
+    return total
+
+
 def _measurement(
     structure: Structure,
     voxels: int,
-    voxel_volume_mm3: float,
+    volume_mm3: float,
     counts: NDArray[np.int64],
     low: int,
     touches_border: bool,
@@ -118,7 +136,7 @@ def _measurement(
         label=structure.label,
         name=structure.name,
         voxels=voxels,
-        volume_ml=voxels * voxel_volume_mm3 / 1000,
+        volume_ml=volume_mm3 / 1000,
         mean_hu=mean,
         sd_hu=sd,
         median_hu=median,

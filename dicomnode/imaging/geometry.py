@@ -1,4 +1,4 @@
-"""The geometry of a stack: its order, its affine, or why it is no regular volume.
+"""The geometry of a stack: its order, its affine, what is irregular, or why it is no volume.
 
 Pure arithmetic on positions and direction cosines (PS3.3 C.7.6.2.1.1). Neither Instance Number nor
 Patient Position nor Slice Location is looked at: only Image Position and Image Orientation place a
@@ -7,6 +7,7 @@ slice in space.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,10 @@ from numpy.typing import NDArray
 from dicomnode.errors import Refusal
 
 MINIMUM_SLICES = 4
+MAX_GAP_MM = 10.0
+"""Further apart than this two slices say nothing of what is between them."""
+MAX_TILT_DEGREES = 35.0
+"""CT gantries tilt up to 30 degrees."""
 GRID_TOLERANCE = 0.01
 """Part of the spacing by which a slice may miss the regular grid."""
 ROUNDING_MM = 0.11
@@ -28,12 +33,14 @@ DUPLICATE_MM = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StackGeometry:
-    """A regular stack."""
+    """A stack, regular or to be made so."""
 
     order: NDArray[np.intp]
     """Indices of the given positions, in ascending order along the normal."""
     affine: NDArray[np.float64]
-    """4x4; (slice, row, column, 1) to LPS mm."""
+    """4x4; (slice, row, column, 1) to LPS mm; of an irregular stack with the mean spacing."""
+    irregular: tuple[str, ...]
+    """Sentences on why the stack is not regular; none where it is."""
 
 
 def normal_of(orientation: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -61,7 +68,7 @@ def stack_geometry(
         pixel_spacing: mm between rows, and between columns.
 
     Raises:
-        Refusal: TOO_FEW_SLICES, DUPLICATE_POSITIONS, GANTRY_TILT, MISSING_SLICE, UNEVEN_SPACING.
+        Refusal: TOO_FEW_SLICES, DUPLICATE_POSITIONS, GANTRY_TILT, MISSING_SLICE.
     """
     count = len(positions)
     if count < MINIMUM_SLICES:
@@ -76,15 +83,17 @@ def stack_geometry(
             "DUPLICATE_POSITIONS", f"{same} of {count} slices lie where another one lies."
         )
     spacing = (depths[-1] - depths[0]) / (count - 1)
-    _check_shear(sorted_positions, normal, spacing, min(pixel_spacing))
-    _check_spacing(depths, spacing)
+    irregular = (
+        *_shear(sorted_positions, normal, min(pixel_spacing)),
+        *_spacing(depths, spacing),
+    )
     along_row, along_column = orthonormal(orientation)
     affine = np.eye(4)
     affine[:3, 0] = np.cross(along_row, along_column) * spacing
     affine[:3, 1] = along_column * pixel_spacing[0]
     affine[:3, 2] = along_row * pixel_spacing[1]
     affine[:3, 3] = sorted_positions[0]
-    return StackGeometry(order=order, affine=affine)
+    return StackGeometry(order=order, affine=affine, irregular=irregular)
 
 
 def orthonormal(
@@ -96,36 +105,50 @@ def orthonormal(
     return along_row, along_column / np.linalg.norm(along_column)
 
 
-def _check_shear(
-    positions: NDArray[np.float64], normal: NDArray[np.float64], spacing: float, pixel_mm: float
-) -> None:
+def _shear(
+    positions: NDArray[np.float64], normal: NDArray[np.float64], pixel_mm: float
+) -> Iterator[str]:
+    """Yield what to say of a stack whose slices are shifted in their plane.
+
+    Raises:
+        Refusal: GANTRY_TILT, where the shifts are no tilt that a scanner has.
+    """
     moves = positions - positions[0]
-    in_plane = moves - np.outer(moves @ normal, normal)
+    depths = moves @ normal
+    in_plane = moves - np.outer(depths, normal)
     shift = float(np.linalg.norm(in_plane, axis=1).max())
-    if shift > SHEAR_TOLERANCE * pixel_mm:
-        depth = spacing * (len(positions) - 1)
-        angle = float(np.degrees(np.arctan2(np.linalg.norm(in_plane[-1]), depth)))
+    if shift <= SHEAR_TOLERANCE * pixel_mm:
+        return
+    slope = in_plane[-1] / depths[-1]
+    astray = float(np.linalg.norm(in_plane - np.outer(depths, slope), axis=1).max())
+    angle = float(np.degrees(np.arctan(np.linalg.norm(slope))))
+    if astray > pixel_mm or angle > MAX_TILT_DEGREES:
         raise Refusal(
             "GANTRY_TILT",
             f"Slices are shifted in their plane by up to {shift:.2f} mm against each other"
-            f" ({angle:.1f} degrees of tilt from the first to the last).",
+            f" ({angle:.1f} degrees from the first to the last, up to {astray:.2f} mm beside it).",
         )
+    yield f"The gantry was tilted by {angle:.1f} degrees; the slices were resampled for the model."
 
 
-def _check_spacing(depths: NDArray[np.float64], spacing: float) -> None:
+def _spacing(depths: NDArray[np.float64], spacing: float) -> Iterator[str]:
+    """Yield what to say of a stack whose slices are not evenly spaced.
+
+    Raises:
+        Refusal: MISSING_SLICE, where a gap is too wide.
+    """
     grid = depths[0] + spacing * np.arange(len(depths))
     tolerance = max(GRID_TOLERANCE * spacing, min(ROUNDING_MM, spacing / 5))
     if np.abs(depths - grid).max() <= tolerance:
         return
     gaps = np.diff(depths)
-    usual = float(np.median(gaps))
-    steps = np.rint(gaps / usual)
-    if steps.min() >= 1 and np.abs(gaps - steps * usual).max() <= 0.05 * usual:
+    if gaps.max() > MAX_GAP_MM:
         raise Refusal(
             "MISSING_SLICE",
-            f"{int(steps.sum()) - len(gaps)} slices are missing at a spacing of {usual:.3g} mm.",
+            f"{int((gaps > MAX_GAP_MM).sum())} gaps between slices are wider than {MAX_GAP_MM:g} mm,"
+            f" the widest {gaps.max():.3g} mm; the usual distance is {np.median(gaps):.3g} mm.",
         )
-    raise Refusal(
-        "UNEVEN_SPACING",
-        f"Distances between slices range from {gaps.min():.3g} to {gaps.max():.3g} mm.",
+    yield (
+        f"Distances between slices range from {gaps.min():.3g} to {gaps.max():.3g} mm; the slices"
+        " were resampled for the model."
     )

@@ -103,9 +103,10 @@ def _listed(counts: Counter[str]) -> str:
 def _scan(stack: Stack, geometry: StackGeometry, total: int, findings: Sequence[str]) -> Scan:
     ordered = [stack.slices[index] for index in geometry.order]
     first = stack.slices[0]
+    positions = np.array([item.position for item in ordered])
     volume, valid = _decoded(ordered)
     lossy = any(is_lossy(item.dataset, item.transfer_syntax) for item in ordered)
-    said = list(findings)
+    said = [*findings, *geometry.irregular]
     if lossy:
         said.append("The images went through lossy compression.")
     if not (volume[valid] if valid is not None else volume).min(initial=0) < _AIR_BELOW_HU:
@@ -118,12 +119,14 @@ def _scan(stack: Stack, geometry: StackGeometry, total: int, findings: Sequence[
         volume=volume,
         valid=valid,
         affine=geometry.affine,
+        positions=positions,
+        is_regular=not geometry.irregular,
         headers=tuple(item.dataset for item in ordered),
         orientation=(*along_row.tolist(), *along_column.tolist()),
         total_instances=total,
         findings=tuple(said),
         lossy=lossy,
-        digest=_digest(volume, valid, geometry.affine, [item.sop_instance_uid for item in ordered]),
+        digest=_digest(volume, valid, (geometry.affine, positions), ordered),
     )
 
 
@@ -149,11 +152,11 @@ def _decoded(ordered: Sequence[Slice]) -> tuple[NDArray[np.int16], NDArray[np.bo
 def _digest(
     volume: NDArray[np.int16],
     valid: NDArray[np.bool_] | None,
-    affine: NDArray[np.float64],
-    uids: Sequence[str],
+    places: tuple[NDArray[np.float64], ...],
+    ordered: Sequence[Slice],
 ) -> str:
-    digest = hashlib.sha256("\0".join(uids).encode())
-    digest.update(repr((volume.shape, affine.tolist())).encode())
+    digest = hashlib.sha256("\0".join(item.sop_instance_uid for item in ordered).encode())
+    digest.update(repr((volume.shape, [array.tolist() for array in places])).encode())
     digest.update(volume.data)
     if valid is not None:
         digest.update(np.packbits(valid).data)

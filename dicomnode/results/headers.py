@@ -125,7 +125,8 @@ def prepare(scan: Scan) -> Source:
         common = Dataset()
         for keyword in _COPIED:
             element = _clean(original, keyword, findings)
-            if element is not None:
+            # An empty attribute that may be left out can break a condition of the standard.
+            if element is not None and not element.is_empty:
                 common.add(element)
         for keyword in _TYPE_2:
             if keyword not in common:

@@ -179,7 +179,7 @@ def _pixel_measures(source: Source) -> hd.PixelMeasuresSequence:
     return hd.PixelMeasuresSequence(
         pixel_spacing=[float(value) for value in header.PixelSpacing],
         slice_thickness=float(header.SliceThickness),
-        spacing_between_slices=source.scan.spacing_mm[0],
+        spacing_between_slices=source.scan.spacing_mm[0] if source.scan.is_regular else None,
     )
 
 

@@ -111,11 +111,11 @@ def test_siemens_files_with_identifiers_are_analysed(
 
 def test_a_refused_series_says_why(node: Callable[..., Node], test_data: Path) -> None:
     running = node("run")
-    paths = sorted((test_data / "geometry/ge-hispeed-tilt-uneven").glob("*.dcm"))
-    wires = [Wire.of_file(path.read_bytes()) for path in paths]
+    folder = test_data / "geometry/ge-hispeed-tilt-uneven"
+    wires = [Wire.of_file(path.read_bytes()) for path in sorted(folder.glob("*.dcm"))[::3]]
     assert set(store(running.port, *wires)) == {0x0000}
     status = running.wait_for(lambda s: s["counts"]["jobs"] == {"REFUSED": 1}, timeout=60)
 
-    assert status["jobs"][0]["reason"] in ("GANTRY_TILT", "UNEVEN_SPACING")
+    assert status["jobs"][0]["reason"] == "MISSING_SLICE"
     assert "JOB_REFUSED" in running.attention()
     assert status["counts"]["instances"] == len(wires)

@@ -36,7 +36,7 @@ def test_every_role_dies_at_its_work(node: Callable[..., Node], orthanc: Orthanc
     """One series, and each role is killed while it has the series in hand."""
     wires = phantom_series(1)
     with Proxy(orthanc.port) as proxy:
-        running = node("run", archive=proxy.port, quiet_seconds=3.0)
+        running = node("run", archive=proxy.port, quiet_seconds=10.0)
         _receive_dies_while_it_arrives(running, wires)
         running.kill("tick")  # while the study is open: its deadline is in the ledger
         _work_dies_while_it_analyses(running)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dicomnode.demo.series import SeriesOptions, write_series
 from dicomnode.errors import Refusal
 from dicomnode.imaging import read_scan
-from dicomnode.imaging.geometry import stack_geometry
+from dicomnode.imaging.geometry import MAX_GAP_MM, stack_geometry
 from dicomnode.pipeline import analyze
 from dicomnode.scan import RAS_FROM_LPS
 
@@ -69,13 +69,16 @@ def test_the_order_of_the_files_means_nothing(order: list[int], jitter: float, s
 @given(st.lists(st.floats(-500, 500), min_size=4, max_size=40))
 @example([0.0, 0.0, 0.0, 0.0])
 @settings(deadline=None)
-def test_any_positions_are_a_regular_stack_or_refused(depths: list[float]) -> None:
+def test_any_positions_are_a_stack_or_refused(depths: list[float]) -> None:
     positions = np.outer(depths, [0, 0, 1.0])
     try:
         geometry = stack_geometry(positions, np.array([1.0, 0, 0, 0, 1, 0]), (1.0, 1.0))
     except Refusal:
         return
     spacing = geometry.affine[2, 0]
+    if geometry.irregular:
+        assert np.diff(np.sort(depths)).max() <= MAX_GAP_MM
+        return
     grid = geometry.affine[2, 3] + spacing * np.arange(len(depths))
     assert spacing > 0
     assert np.abs(np.sort(depths) - grid).max() <= max(0.01 * spacing, 0.11)
@@ -97,4 +100,5 @@ def test_damaged_files_are_analysed_or_refused_and_nothing_else(
     except Refusal as refusal:
         assert refusal.code.isupper()
         return
-    assert [item.kind for item in analysis.results] == ["seg", "sr"]
+    # Where a position is damaged, the stack is resampled, and the box may lie beside its slices.
+    assert [item.kind for item in analysis.results] in (["seg", "sr"], ["sr"])

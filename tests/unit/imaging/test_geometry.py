@@ -63,16 +63,28 @@ def test_too_few_slices() -> None:
     assert refused(stack([0, 1, 2])) == "TOO_FEW_SLICES"
 
 
-def test_missing_slices_are_counted() -> None:
-    depths = [2.0 * index for index in range(20) if index not in (7, 12, 13)]
-    with pytest.raises(Refusal, match="3 slices are missing at a spacing of 2 mm") as caught:
+def irregular(positions: np.ndarray) -> str:
+    """Return what is said of a stack that has to be resampled; empty where it is regular."""
+    return " ".join(stack_geometry(positions, AXIAL, PIXELS).irregular)
+
+
+def test_gaps_that_are_too_wide_are_refused() -> None:
+    depths = [4.0 * index for index in range(20) if index not in (7, 12, 13)]
+    with pytest.raises(Refusal, match="1 gaps between slices are wider than 10 mm") as caught:
         stack_geometry(stack(depths), AXIAL, PIXELS)
     assert caught.value.code == "MISSING_SLICE"
 
 
-def test_uneven_spacing() -> None:
-    assert refused(stack([0, 2, 4, 6, 9, 12, 15])) == "UNEVEN_SPACING"
-    assert refused(stack([0, 2, 4, 6.3, 8.3, 10.3])) == "UNEVEN_SPACING"
+def test_missing_slices_and_uneven_spacing_are_said() -> None:
+    missing = [2.0 * index for index in range(20) if index not in (7, 12, 13)]
+    assert "range from 2 to 6 mm" in irregular(stack(missing))
+    assert "range from 2 to 3 mm" in irregular(stack([0, 2, 4, 6, 9, 12, 15]))
+    assert "range from 2 to 2.3 mm" in irregular(stack([0, 2, 4, 6.3, 8.3, 10.3]))
+    assert irregular(stack([0, 2, 4, 6, 8])) == ""
+
+
+def test_wide_and_even_spacing_is_regular() -> None:
+    assert irregular(stack([0, 15, 30, 45])) == ""
 
 
 def test_two_slices_at_one_position() -> None:
@@ -86,12 +98,19 @@ def test_gantry_tilt(degrees: float) -> None:
     depths = np.arange(30) * 3.0
     tilted = stack(depths.tolist())
     tilted[:, 1] += depths * np.tan(np.radians(degrees))
+    assert f"tilted by {degrees:.1f} degrees" in irregular(tilted)
+
+
+def test_more_than_any_gantry_tilts_is_refused() -> None:
+    depths = np.arange(30) * 3.0
+    tilted = stack(depths.tolist())
+    tilted[:, 1] += depths * np.tan(np.radians(40))
     assert refused(tilted) == "GANTRY_TILT"
 
 
 def test_a_shift_in_plane_halfway_is_no_regular_stack() -> None:
     shifted = stack([0, 1, 2, 3, 4, 5])
-    shifted[3:, 0] += 0.5
+    shifted[3:, 0] += 2.5
     assert refused(shifted) == "GANTRY_TILT"
 
 

@@ -84,7 +84,8 @@ def test_voxels_and_affine_of_a_shuffled_series() -> None:
         scan.affine, [[0, 0, 1.5, -20], [0, 2, 0, -30], [2.5, 0, 0, -40], [0, 0, 0, 1]]
     )
     assert scan.spacing_mm == pytest.approx((2.5, 2.0, 1.5))
-    assert scan.voxel_volume_mm3 == pytest.approx(7.5)
+    assert scan.voxel_volumes_mm3 == pytest.approx(np.full(12, 7.5))
+    assert scan.is_regular
     assert scan.findings == ()
     assert scan.valid is None
     assert not scan.lossy
@@ -252,15 +253,22 @@ def test_duplicates_that_nothing_tells_apart_are_refused() -> None:
     assert refused([*files, changed(files, renamed("x"))[0]]).code == "DUPLICATE_POSITIONS"
 
 
-def test_a_missing_slice_is_refused() -> None:
+def test_a_missing_slice_is_said_and_its_neighbours_are_deeper() -> None:
     files = changed(series(), setting())
-    assert refused(files[:5] + files[6:]).code == "MISSING_SLICE"
-    assert len(read_scan(files[:5]).headers) == 5
+    depth = {int(pydicom.dcmread(BytesIO(data)).InstanceNumber): data for data in files}
+    scan = read_scan([data for number, data in depth.items() if number != 5])
+    assert not scan.is_regular
+    assert "range from 2.5 to 5 mm" in scan.findings[0]
+    assert sorted(set(scan.voxel_volumes_mm3.round(3))) == [7.5, 11.25]
+    assert scan.voxel_volumes_mm3.sum() == pytest.approx(12 * 7.5)
 
 
-def test_tilt_is_refused_and_jitter_accepted() -> None:
-    assert refused(series(tilt_degrees=8)).code == "GANTRY_TILT"
-    assert len(read_scan(series(jitter_mm=0.02)).headers) == 12
+def test_tilt_is_said_and_jitter_accepted() -> None:
+    tilted = read_scan(series(tilt_degrees=8))
+    assert "tilted by 8.0 degrees" in tilted.findings[0]
+    assert not tilted.is_regular
+    assert tilted.voxel_volumes_mm3 == pytest.approx(np.full(12, 7.5))
+    assert read_scan(series(jitter_mm=0.02)).is_regular
 
 
 def test_what_is_no_dicom_is_refused() -> None:
