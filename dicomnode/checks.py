@@ -4,25 +4,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dicomnode import commissioning
 from dicomnode.domain.outcomes import Outcome, Refuse, Retry
 from dicomnode.errors import SettingsError
 from dicomnode.network.scu import ConnectError, associate
 from dicomnode.settings import Settings
-from inference.catalog import CatalogError, load_catalog
+from inference.catalog import Catalog, CatalogError, load_catalog
 
 
 def check_models(settings: Settings, path: Path) -> list[str]:
-    """Return a line for every rule whose model the catalog does not have."""
+    """Return a line for every rule whose model would be refused: unknown, or not ready here."""
     try:
-        known = load_catalog(settings.work.model_folders).ids()
+        catalog = load_catalog(settings.work.model_folders, settings.weights_folder)
     except CatalogError as error:
         return [str(error)]
-    return [
-        f"{path}: rules.{index}.model: no model is named {rule.model!r}"
-        f" (models: {', '.join(known)})"
-        for index, rule in enumerate(settings.rules)
-        if rule.model is not None and rule.model not in known
-    ]
+    faults = []
+    for index, rule in enumerate(settings.rules):
+        if rule.model is None:
+            continue
+        fault = _fault_of_model(catalog, rule.model)
+        if fault:
+            faults.append(f"{path}: rules.{index}.model: {fault}")
+    return faults
+
+
+def _fault_of_model(catalog: Catalog, model: str) -> str:
+    if model not in catalog.ids():
+        return f"no model is named {model!r} (models: {', '.join(catalog.ids())})"
+    card = catalog.card(model)
+    try:
+        card.weights_digest()
+        return commissioning.why_not(card)
+    except CatalogError as error:
+        return str(error)
 
 
 def echo_destination(settings: Settings, name: str) -> Outcome:

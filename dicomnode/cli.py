@@ -19,6 +19,7 @@ from rich.console import Console
 from dicomnode import __version__, logs
 from dicomnode.domain.plans import ModelOptions
 from dicomnode.errors import DicomnodeError, Refusal, SettingsError
+from dicomnode.models_cli import app as models_app
 from dicomnode.settings import Settings, find_config, load
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(models_app, name="models")
 out = Console()
 err = Console(stderr=True)
 
@@ -225,6 +227,10 @@ def segment(
     ] = None,
     body_crop: Annotated[bool, typer.Option("--body-crop", help="Leave out the air.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Folder of installed weights.")] = None,
+    uncommissioned: Annotated[
+        bool, typer.Option("--uncommissioned", help="Run a model that is not commissioned.")
+    ] = False,
 ) -> None:
     """Analyse a folder without any network: DICOM in, SEG and SR out."""
     from dicomnode.offline import segment_folder
@@ -238,6 +244,8 @@ def segment(
         device=device,
         threads=threads,
         model_folders=tuple(model_folder or ()),
+        weights_folder=weights.absolute() if weights else load().weights_folder,
+        commissioned_only=not uncommissioned,
         options=ModelOptions(
             mode="exact" if exact else "fast",
             step_size=step_size,

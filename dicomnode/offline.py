@@ -34,6 +34,8 @@ def segment_folder(
     threads: int | None,
     options: ModelOptions,
     model_folders: tuple[Path, ...],
+    weights_folder: Path,
+    commissioned_only: bool,
     console: Console,
 ) -> None:
     """Analyse every series in a folder and write the results to `output/<Series Instance UID>/`.
@@ -47,7 +49,7 @@ def segment_folder(
     if not folder.is_dir():
         raise SettingsError(f"{folder}: no such folder")
     try:
-        load_catalog(model_folders).card(model)
+        load_catalog(model_folders, weights_folder).card(model)
     except CatalogError as error:
         raise SettingsError(str(error)) from error
     series = read_folder(folder)
@@ -61,6 +63,8 @@ def segment_folder(
             model_id=model,
             analysed_at=datetime.now(UTC),
             model_folders=tuple(str(path) for path in model_folders),
+            weights_folder=str(weights_folder),
+            commissioned_only=commissioned_only,
             device=device,
             threads=threads,
             options=options,

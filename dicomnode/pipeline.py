@@ -14,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+from dicomnode import commissioning
 from dicomnode.domain.plans import Analysis, ModelOptions, Plan
 from dicomnode.errors import Refusal
 from dicomnode.imaging import read_scan
 from dicomnode.results import Model, encode, prepare
+from dicomnode.results.codes import CodeTableError, load_codes
 from dicomnode.scan import RAS_FROM_LPS, LabelMap, Scan
-from inference.catalog import ModelCard, load_catalog
+from inference.catalog import CatalogError, ModelCard, load_catalog
 from inference.measuring import measure
 from inference.pipeline import Options, Predictor, segment
 
@@ -56,6 +58,7 @@ class Analyzer:
     ) -> Analysis:
         """Analyse one series; see `analyze`."""
         card = find_card(plan)
+        check_card(card, commissioned_only=plan.commissioned_only)
         key = (card.id, card.weights_digest(), plan.device, plan.threads)
         if key not in self._warm:
             self._warm[key] = self._load(card, plan.device, plan.threads)
@@ -68,7 +71,31 @@ def find_card(plan: Plan) -> ModelCard:
     Raises:
         CatalogError: there is none, or a card cannot be read.
     """
-    return load_catalog([Path(folder) for folder in plan.model_folders]).card(plan.model_id)
+    weights = None if plan.weights_folder is None else Path(plan.weights_folder)
+    folders = [Path(folder) for folder in plan.model_folders]
+    return load_catalog(folders, weights).card(plan.model_id)
+
+
+def check_card(card: ModelCard, *, commissioned_only: bool) -> None:
+    """Refuse what must not or cannot end well, before minutes are spent on it.
+
+    Raises:
+        Refusal: the model is not commissioned on this node.
+        CatalogError: it is not installed, or a structure has no codes.
+    """
+    card.weights_digest()
+    try:
+        codes = load_codes(card.code_table)
+    except CodeTableError as error:
+        raise CatalogError(f"model {card.id!r}: {error}") from error
+    lost = [structure.name for structure in card.structures if structure.label not in codes]
+    if lost:
+        raise CatalogError(
+            f"model {card.id!r}: the code table {card.code_table!r} lacks {', '.join(lost)}"
+        )
+    reason = commissioning.why_not(card) if commissioned_only else ""
+    if reason:
+        raise Refusal("MODEL_NOT_COMMISSIONED", reason)
 
 
 def analyze(

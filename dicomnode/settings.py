@@ -22,6 +22,7 @@ from dicomnode.domain.routing import Rule
 from dicomnode.errors import SettingsError
 
 ENVIRONMENT = "DICOMNODE_CONFIG"
+WEIGHTS_ENVIRONMENT = "DICOMNODE_WEIGHTS"
 DEFAULT_NAME = "dicomnode.yaml"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -86,6 +87,8 @@ class Work(_Section):
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
     jobs_per_process: Annotated[int, Field(ge=1)] = 50
     model_folders: tuple[Path, ...] = ()
+    weights_folder: Path | None = None
+    """Where installed weights are; default: $DICOMNODE_WEIGHTS, else `weights` in the storage."""
 
     @field_validator("devices", mode="before")
     @classmethod
@@ -162,6 +165,13 @@ class Settings(_Section):
             return self.storage.folder
         state = os.environ.get("STATE_DIRECTORY")
         return Path(state) if state else Path.home() / ".local" / "state" / "dicomnode"
+
+    @property
+    def weights_folder(self) -> Path:
+        """Where weights are installed, and what is recorded of them."""
+        named = os.environ.get(WEIGHTS_ENVIRONMENT)
+        given = self.work.weights_folder or (Path(named) if named else None)
+        return (given or self.folder / "weights").absolute()
 
     @property
     def spool_folder(self) -> Path:
@@ -332,5 +342,10 @@ def _place(settings: Settings, base: Path) -> Settings:
         }
     )
     folders = tuple(base / folder.expanduser() for folder in settings.work.model_folders)
-    work = settings.work.model_copy(update={"model_folders": folders})
+    work = settings.work.model_copy(
+        update={
+            "model_folders": folders,
+            "weights_folder": absolute(settings.work.weights_folder),
+        }
+    )
     return settings.model_copy(update={"storage": storage, "work": work})

@@ -74,6 +74,10 @@ class Plan:
     predecessor: Predecessor | None = None
     model_folders: tuple[str, ...] = ()
     """Folders with model cards beside the bundled ones."""
+    weights_folder: str | None = None
+    """Where the weights of models are installed, and their commissioning is recorded."""
+    commissioned_only: bool = True
+    """Refuse a model that is not commissioned on this node; demonstration models need not be."""
     device: str = "cpu"
     threads: int | None = None
     options: ModelOptions = DEFAULT_OPTIONS

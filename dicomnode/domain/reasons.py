@@ -71,6 +71,10 @@ REASONS: Mapping[str, str] = MappingProxyType(
             "The slices are shifted against each other (gantry tilt); such series are not analysed "
             "yet."
         ),
+        "MODEL_NOT_COMMISSIONED": (
+            "The model has not been run on a reference case with these weights and this version of "
+            "the node; see `dicomnode models commission`, then requeue the job."
+        ),
         "UNDECODABLE": (
             "The pixel data cannot be decoded: damaged, truncated, or in an unsupported transfer "
             "syntax."

@@ -88,6 +88,7 @@ class Worker:
             identity_revision=job.identity_revision,
             predecessor=predecessor,
             model_folders=tuple(str(path) for path in self._settings.work.model_folders),
+            weights_folder=str(self._settings.weights_folder),
             device=self._device,
             threads=self._settings.work.threads,
             options=job.options,

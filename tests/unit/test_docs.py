@@ -45,7 +45,7 @@ COMMANDS = {
     command.name or command.callback.__name__
     for command in cli.app.registered_commands
     if command.callback is not None
-}
+} | {str(group.name) for group in cli.app.registered_groups}
 pages = pytest.mark.parametrize("page", PAGES)
 
 
@@ -217,6 +217,8 @@ NO_CODES = {
     "DICOMNODE",
     "DICOMNODE_CONFIG",
     "DICOMNODE_LIFELINE",
+    "DICOMNODE_WEIGHTS",
+    "NAME",  # the same
     "LOCALIZER",  # a value of Image Type
     "RELEASED",  # how a good association ends
     "STATE_DIRECTORY",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_a_refusal_comes_before_the_model_runs() -> None:
 def test_models_are_loaded_once_and_stay_warm(monkeypatch: pytest.MonkeyPatch) -> None:
     card = model_card()
     monkeypatch.setattr(
-        pipeline, "load_catalog", lambda folders: Catalog(cards={"test-model": card})
+        pipeline, "load_catalog", lambda *_: Catalog(cards={"test-model": card})
     )
     loaded: list[tuple[str, str, int | None]] = []
 
@@ -104,23 +105,24 @@ def test_models_are_loaded_once_and_stay_warm(monkeypatch: pytest.MonkeyPatch) -
         return ConstantPredictor(BOX)
 
     analyzer = Analyzer(load)
-    first = analyzer(FILES, plan())
-    assert analyzer(FILES, plan()).results[0].data == first.results[0].data
+    given: Plan = plan(commissioned_only=False)
+    first = analyzer(FILES, given)
+    assert analyzer(FILES, given).results[0].data == first.results[0].data
     assert loaded == [("test-model", "cpu", None)]
-    analyzer(FILES, plan(threads=1))
+    analyzer(FILES, replace(given, threads=1))
     assert loaded[1:] == [("test-model", "cpu", 1)]
 
 
 def test_the_plans_folders_are_where_models_are_looked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked: list[list[Path]] = []
+    asked: list[tuple[list[Path], Path | None]] = []
 
-    def load_catalog(folders: list[Path]) -> Catalog:
-        asked.append(folders)
+    def load_catalog(folders: list[Path], weights: Path | None) -> Catalog:
+        asked.append((folders, weights))
         return Catalog(cards={"test-model": model_card()})
 
     monkeypatch.setattr(pipeline, "load_catalog", load_catalog)
-    given: Plan = plan(model_folders=(str(tmp_path),))
+    given: Plan = plan(model_folders=(str(tmp_path),), weights_folder="/w")
     assert pipeline.find_card(given).id == "test-model"
-    assert asked == [[tmp_path]]
+    assert asked == [([tmp_path], Path("/w"))]

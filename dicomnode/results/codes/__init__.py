@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from types import MappingProxyType
 
 SNOMED_CT = "SCT"
@@ -50,12 +51,13 @@ class CodeTableError(ValueError):
 
 @cache
 def load_codes(table: str) -> Mapping[int, StructureCodes]:
-    """Return the rows of `codes/<table>.csv` by label.
+    """Return the rows of `codes/<table>.csv` by label; `table` may be a path of a model's own.
 
     Raises:
         CodeTableError: no such table, a row is incomplete, or two rows have one label.
     """
-    path = resources.files(__name__).joinpath(f"{table}.csv")
+    own = Path(table)
+    path = own if own.is_absolute() else resources.files(__name__).joinpath(f"{table}.csv")
     if not path.is_file():
         raise CodeTableError(f"there is no code table {table!r}")
     rows: dict[int, StructureCodes] = {}
@@ -64,9 +66,9 @@ def load_codes(table: str) -> Mapping[int, StructureCodes]:
             try:
                 codes = _structure(row)
             except (KeyError, ValueError) as error:
-                raise CodeTableError(f"{table}.csv, line {number}: {error}") from error
+                raise CodeTableError(f"{path.name}, line {number}: {error}") from error
             if codes.label in rows:
-                raise CodeTableError(f"{table}.csv, line {number}: label {codes.label} again")
+                raise CodeTableError(f"{path.name}, line {number}: label {codes.label} again")
             rows[codes.label] = codes
     return MappingProxyType(rows)
 

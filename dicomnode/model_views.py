@@ -1,0 +1,154 @@
+"""What `dicomnode models` shows: a card as data, and as tables for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dicomnode import commissioning
+from dicomnode.commissioning import Entry
+from inference.card import ModelCard, installed, part_installed
+
+
+def describe_card(card: ModelCard) -> dict[str, Any]:
+    """Return all that is known of a model, ready for JSON."""
+    here = installed(card)
+    return {
+        "id": card.id,
+        "title": card.title,
+        "version": card.version,
+        "family": card.family,
+        "task": card.task,
+        "installed": here,
+        "commissioned": _commissioned(card) if here else "not installed",
+        "demonstration": card.demonstration,
+        "structures": [structure.name for structure in card.structures],
+        "spacing_mm": list(card.spacing_mm),
+        "orientation": card.orientation,
+        "normalisation": card.normalisation,
+        "step_size": card.step_size,
+        "zoom_order": card.zoom_order,
+        "aggregation": card.aggregation,
+        "code_table": card.code_table,
+        "licence": card.licence,
+        "citation": card.citation,
+        "intended_use": card.intended_use,
+        "limits": list(card.limits),
+        "figures": dict(card.figures),
+        "radelement": list(card.radelement),
+        "source": card.source,
+        "bytes": _size(card),
+        "weights_digest": card.weights_digest() if here else None,
+        "parts": [
+            {
+                "name": part.name,
+                "structures": len({label for label in part.labels if label}),
+                "archive": part.archive,
+                "trainer": part.trainer,
+                "folder": str(part.folder),
+                "installed": part_installed(part),
+                "sha256": dict(part.sha256),
+            }
+            for part in card.parts
+        ],
+    }
+
+
+def print_cards(console: Console, cards: list[dict[str, Any]]) -> None:
+    """Print one line a model."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("model", "installed", "commissioned", "structures", "mm", "size", "licence"):
+        table.add_column(name, overflow="fold")
+    for card in cards:
+        table.add_row(
+            card["id"],
+            "yes" if card["installed"] else "no",
+            _short(card),
+            str(len(card["structures"])),
+            " x ".join(f"{length:g}" for length in dict.fromkeys(card["spacing_mm"])),
+            f"{card['bytes'] / 1e6:,.0f} MB" if card["bytes"] else "-",
+            card["licence"],
+        )
+    console.print(table)
+
+
+def print_description(console: Console, card: dict[str, Any]) -> None:
+    """Print everything, the warnings where they are seen."""
+
+    def line(name: str, value: object) -> None:
+        console.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
+
+    console.print(f"{card['id']}: {card['title']}", style="bold", markup=False, highlight=False)
+    line("Intended use", card["intended_use"])
+    console.print("Limits:", style="yellow")
+    for limit in card["limits"]:
+        console.print(f"  - {limit}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    line("Version", card["version"])
+    line("Family", card["family"])
+    line("Task", card["task"])
+    line("For demonstration only", "yes" if card["demonstration"] else "no")
+    line("Installed", "yes" if card["installed"] else "no")
+    line("Commissioned", card["commissioned"] or "yes")
+    line("Spacing", f"{card['spacing_mm']} mm, {card['orientation']}")
+    line("Normalisation", f"{card['normalisation']} (plans' percentiles, mean and SD of HU)")
+    line("Tiles", f"step size {card['step_size']}, {card['aggregation']}")
+    line("Zoom order", card["zoom_order"])
+    line("Code table", card["code_table"])
+    line("Licence", card["licence"])
+    line("Citation", card["citation"])
+    line("Figures", ", ".join(f"{key}: {value}" for key, value in card["figures"].items()) or "-")
+    line("RadElement", ", ".join(card["radelement"]) or "-")
+    line("Source", card["source"] or "beside the card")
+    line("Weights digest", card["weights_digest"] or "-")
+    for part in card["parts"]:
+        state = "installed" if part["installed"] else "not installed"
+        line(f"Part {part['name']}", f"{part['structures']} structures, {state}, {part['folder']}")
+    line(f"Structures ({len(card['structures'])})", ", ".join(card["structures"]))
+
+
+def print_agreement(console: Console, entry: Entry) -> None:
+    """Print how the model agrees with the reference, the worst structures first."""
+    found = entry.agreement
+    if found is not None:
+        table = Table(box=None, pad_edge=False)
+        for name in ("structure", "Dice", "voxels found", "voxels of the reference"):
+            table.add_column(name, overflow="fold")
+        for item in sorted(found.structures, key=lambda item: item.dice):
+            numbers = (f"{item.dice:.4f}", f"{item.found_voxels:,}", f"{item.reference_voxels:,}")
+            table.add_row(item.name, *numbers)
+        console.print(table)
+        console.print(f"Mean Dice {found.mean_dice:.4f}; asked for: {found.minimum:g}")
+    what = "commissioned" if entry.passed else "NOT commissioned"
+    how = "by a reference case" if entry.how == "reference" else "without a case, by name"
+    console.print(
+        f"{entry.model}: {what} {how}, {entry.by}, {entry.at}; weights "
+        f"{entry.weights_digest[:12]}, node {entry.node_version}",
+        style=None if entry.passed else "red",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _commissioned(card: ModelCard) -> str:
+    """Return why the model may not serve patients; empty if it may."""
+    if card.demonstration:
+        return "for demonstration only"
+    return commissioning.why_not(card)
+
+
+def _short(card: dict[str, Any]) -> str:
+    if card["demonstration"]:
+        return "demo"
+    return "no" if card["commissioned"] else "yes"
+
+
+def _size(card: ModelCard) -> int:
+    return sum(
+        (part.folder / name).stat().st_size
+        for part in card.parts
+        if part_installed(part)
+        for name in part.sha256
+    )

@@ -1,0 +1,320 @@
+"""`dicomnode models`: what there is, getting weights, checking them, and commissioning.
+
+Exit codes are those of `dicomnode.cli`; `verify` ends with 1 if a file is missing or differs,
+`commission` with 1 if the agreement is below the minimum.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from dicomnode import commissioning, logs
+from dicomnode.errors import DicomnodeError, SettingsError
+from dicomnode.model_views import describe_card, print_agreement, print_cards, print_description
+from dicomnode.settings import load
+from inference.card import CatalogError, ModelCard, WeightsError, installed, verify
+from inference.catalog import Catalog, load_catalog
+from inference.weights.download import Report
+from inference.weights.store import Installed
+from inference.weights.store import bring as bring_weights
+from inference.weights.store import install as install_weights
+
+app = typer.Typer(help="List, install, verify and commission models.", no_args_is_help=True)
+out = Console()
+log = logging.getLogger(__name__)
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="YAML configuration, for its folders.", show_default=False),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Weights folder; default: as configured, $DICOMNODE_WEIGHTS, or beside the ledger.",
+        show_default=False,
+    ),
+]
+ModelFolder = Annotated[
+    list[Path] | None, typer.Option(help="A folder with more model cards; again for more.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
+Model = Annotated[str, typer.Argument(metavar="ID", help="Of the catalog.")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Trust files other than those recorded at first.")
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where cards and weights are."""
+
+    folders: tuple[Path, ...]
+    weights: Path
+
+    def catalog(self) -> Catalog:
+        """Read the cards."""
+        return load_catalog(self.folders, self.weights)
+
+
+@app.command("list")
+def list_models(
+    config: Config = None,
+    weights: Weights = None,
+    model_folder: ModelFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the models: installed or not, structures, spacing, licence."""
+    with _errors():
+        catalog = _place(config, weights, model_folder).catalog()
+        cards = [describe_card(catalog.card(model_id)) for model_id in catalog.ids()]
+    if as_json:
+        _say(cards)
+    else:
+        print_cards(out, cards)
+
+
+@app.command()
+def show(
+    model: Model,
+    config: Config = None,
+    weights: Weights = None,
+    model_folder: ModelFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all that a model's card says: intended use, limits, figures, parts, commissioning."""
+    with _errors():
+        description = describe_card(_card(_place(config, weights, model_folder), model))
+    if as_json:
+        _say(description)
+    else:
+        print_description(out, description)
+
+
+@app.command()
+def install(
+    model: Model,
+    address: Annotated[
+        str | None,
+        typer.Option("--from", metavar="URL", help="Where the archives stand, if elsewhere."),
+    ] = None,
+    config: Config = None,
+    weights: Weights = None,
+    model_folder: ModelFolder = None,
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch and install a model's weights; goes on where an earlier attempt was cut."""
+    with _errors():
+        card = _card(_place(config, weights, model_folder), model)
+        with _progress(quiet=as_json) as report:
+            done = install_weights(card, address=address, report=report, replace=replace)
+    _say_installed(done, as_json)
+
+
+@app.command("import")
+def import_models(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Zip archives, unpacked folders, or a whole ~/.totalsegmentator."),
+    ],
+    config: Config = None,
+    weights: Weights = None,
+    model_folder: ModelFolder = None,
+    model: Annotated[
+        str | None, typer.Option(help="Only parts of this model.", metavar="ID")
+    ] = None,
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Install weights that were carried here."""
+    with _errors():
+        place = _place(config, weights, model_folder)
+        done: list[Installed] = []
+        for path in paths:
+            catalog = place.catalog()
+            ids = catalog.ids() if model is None else (model,)
+            cards = [catalog.card(model_id) for model_id in ids]
+            with _progress(quiet=as_json) as report:
+                done += bring_weights(cards, path, report=report, replace=replace)
+    _say_installed(done, as_json)
+
+
+@app.command("verify")
+def verify_models(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Default: every installed model.")
+    ] = None,
+    config: Config = None,
+    weights: Weights = None,
+    model_folder: ModelFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the files of models with their recorded SHA-256."""
+    with _errors():
+        place = _place(config, weights, model_folder)
+        catalog = place.catalog()
+        cards = [catalog.card(model_id) for model_id in catalog.ids()]
+        wanted = [_card(place, model)] if model else [card for card in cards if _begun(card)]
+    faults = {card.id: _fault(card) for card in wanted}
+    if as_json:
+        _say([{"model": key, "good": not value, "fault": value} for key, value in faults.items()])
+    else:
+        for key, value in faults.items():
+            style = "red" if value else None
+            text = f"{key}: {value or 'good'}"
+            out.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(1 if any(faults.values()) else 0)
+
+
+@app.command()
+def commission(
+    model: Model,
+    reference: Annotated[
+        Path | None, typer.Option(help="Folder of a CT series' DICOM files: the reference case.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Its labels: labels.npz of this node, .nii or .nii.gz.")
+    ] = None,
+    accept: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Accept it without a case; the name is recorded."),
+    ] = None,
+    minimum: Annotated[
+        float, typer.Option(min=0, max=1, help="Mean Dice over the reference's structures.")
+    ] = 0.8,
+    by: Annotated[str | None, typer.Option(help="Who does this.", metavar="NAME")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
+    exact: Annotated[bool, typer.Option("--exact", help="As rules with `mode: exact`.")] = False,
+    config: Config = None,
+    weights: Weights = None,
+    model_folder: ModelFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a reference case and record how a model agrees with it; only then it serves patients."""
+    with _errors():
+        place = _place(config, weights, model_folder)
+        card = _card(place, model)
+        if card.demonstration:
+            raise SettingsError(f"model {model!r} is for demonstration and never serves patients")
+        if accept is not None and (reference or labels):
+            raise SettingsError("either --accept NAME, or --reference FOLDER with --labels FILE")
+        agreement = None
+        if accept is None:
+            if reference is None or labels is None:
+                raise SettingsError("expected --reference FOLDER and --labels FILE")
+            from dicomnode.reference import run_reference  # loads the model
+
+            logs.set_up("commission")
+            agreement = run_reference(
+                card, place.folders, reference, labels, minimum=minimum, device=device, exact=exact
+            )
+        entry = commissioning.record(card, _name(accept or by), agreement)
+    log.info("MODEL_COMMISSIONED", extra={"fields": entry.model_dump(exclude={"agreement"})})
+    if as_json:
+        _say(entry.model_dump())
+    else:
+        print_agreement(out, entry)
+    raise typer.Exit(0 if entry.passed else 1)
+
+
+def _name(given: str | None) -> str:
+    name = (given if given is not None else getpass.getuser()).strip()
+    if not name:
+        raise SettingsError("expected the name of a person")
+    return name
+
+
+def _place(config: Path | None, weights: Path | None, folders: list[Path] | None) -> Place:
+    settings = load(config)
+    return Place(
+        folders=(*settings.work.model_folders, *(folders or ())),
+        weights=(weights or settings.weights_folder).absolute(),
+    )
+
+
+def _card(place: Place, model: str) -> ModelCard:
+    return place.catalog().card(model)
+
+
+def _begun(card: ModelCard) -> bool:
+    return any(part.sha256 for part in card.parts)
+
+
+def _fault(card: ModelCard) -> str:
+    try:
+        verify(card)
+    except WeightsError as error:
+        return str(error)
+    return "" if installed(card) else "not installed"
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Tell a fault of weights (exit code 1) from one of cards and arguments (2)."""
+    try:
+        yield
+    except WeightsError as error:
+        raise DicomnodeError(str(error)) from error
+    except CatalogError as error:
+        raise SettingsError(str(error)) from error
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Report]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(
+        *columns,
+        TransferSpeedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=quiet,
+    ) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total or None)
+            bar.update(tasks[what], completed=done, total=total or None)
+
+        yield report
+
+
+def _say(data: object) -> None:
+    sys.stdout.write(json.dumps(data, indent=2, default=str) + "\n")
+
+
+def _say_installed(done: Any, as_json: bool) -> None:
+    parts = [
+        {"model": item.model, "part": item.part, "new": item.new, "origin": item.origin}
+        for item in done
+    ]
+    if as_json:
+        _say(parts)
+        return
+    for item in parts:
+        state = f"installed from {item['origin']}" if item["new"] else "was installed already"
+        out.print(
+            f"{item['model']}: {item['part']}: {state}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    for model in dict.fromkeys(item["model"] for item in parts):
+        out.print(
+            f"{model}: before it serves patients: dicomnode models commission {model}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
