@@ -203,6 +203,7 @@ def commission(
     as_json: AsJson = False,
 ) -> None:
     """Run a reference case and record how a model agrees with it; only then it serves patients."""
+    logs.set_up("commission")
     with _errors():
         place = _place(config, weights, model_folder)
         card = _card(place, model)
@@ -216,7 +217,6 @@ def commission(
                 raise SettingsError("expected --reference FOLDER and --labels FILE")
             from dicomnode.reference import run_reference  # loads the model
 
-            logs.set_up("commission")
             agreement = run_reference(
                 card, place.folders, reference, labels, minimum=minimum, device=device, exact=exact
             )

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
 
@@ -49,17 +50,25 @@ class CodeTableError(ValueError):
     """There is no such table, or a row of it cannot be used."""
 
 
-@cache
 def load_codes(table: str) -> Mapping[int, StructureCodes]:
     """Return the rows of `codes/<table>.csv` by label; `table` may be a path of a model's own.
 
     Raises:
         CodeTableError: no such table, a row is incomplete, or two rows have one label.
     """
-    own = Path(table)
-    path = own if own.is_absolute() else resources.files(__name__).joinpath(f"{table}.csv")
+    # What is in the package stays as it is; a model's own file may change under a running node.
+    return _read(Path(table)) if Path(table).is_absolute() else _bundled(table)
+
+
+@cache
+def _bundled(table: str) -> Mapping[int, StructureCodes]:
+    path = resources.files(__name__).joinpath(f"{table}.csv")
     if not path.is_file():
         raise CodeTableError(f"there is no code table {table!r}")
+    return _read(path)
+
+
+def _read(path: Traversable) -> Mapping[int, StructureCodes]:
     rows: dict[int, StructureCodes] = {}
     with path.open(encoding="utf-8") as lines:
         for number, row in enumerate(csv.DictReader(lines), start=2):
