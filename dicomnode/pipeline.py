@@ -13,11 +13,13 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dicomnode import commissioning
 from dicomnode.domain.plans import Analysis, ModelOptions, Plan
 from dicomnode.errors import Refusal
 from dicomnode.imaging import read_scan
+from dicomnode.imaging.regular import regular_grid
 from dicomnode.results import Model, encode, prepare
 from dicomnode.results.codes import CodeTableError, load_codes
 from dicomnode.scan import RAS_FROM_LPS, LabelMap, Scan
@@ -130,12 +132,12 @@ def analyze(
         watch("load", 1.0)
     options = _run_options(plan.options, card)
     labels = LabelMap(
-        labels=segment(scan.volume, RAS_FROM_LPS @ scan.affine, card, predictor, watch, options),
+        labels=_segment(scan, card, predictor, watch, options),
         source_digest=scan.digest,
     )
     watch("measure", 0.0)
     measurements = measure(
-        scan.volume, labels.labels, scan.voxel_volume_mm3, card.structures, scan.valid
+        scan.volume, labels.labels, scan.voxel_volumes_mm3, card.structures, scan.valid
     )
     watch("measure", 1.0)
     findings = (*scan.findings, *source.findings)
@@ -153,6 +155,18 @@ def analyze(
         findings=findings,
         timings=watch.seconds,
     )
+
+
+def _segment(
+    scan: Scan, card: ModelCard, predictor: Predictor, progress: Progress, options: Options
+) -> NDArray[np.uint8]:
+    """Return labels [slice, row, column] on the scan's own slices."""
+    if scan.is_regular:
+        affine = RAS_FROM_LPS @ scan.affine
+        return segment(scan.volume, affine, card, predictor, progress, options)
+    grid = regular_grid(scan)
+    affine = RAS_FROM_LPS @ grid.affine
+    return grid.back(segment(grid.volume, affine, card, predictor, progress, options))
 
 
 def _run_options(wanted: ModelOptions, card: ModelCard) -> Options:

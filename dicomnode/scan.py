@@ -66,7 +66,8 @@ class Scan:
         area = float(np.linalg.norm(across))
         depths = self.positions @ (across / area)
         gaps = np.abs(np.diff(depths))
-        return area * (np.append(gaps[:1], gaps) + np.append(gaps, gaps[-1:])) / 2
+        deep: NDArray[np.float64] = (np.append(gaps[:1], gaps) + np.append(gaps, gaps[-1:])) / 2
+        return area * deep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -114,7 +114,7 @@ def _volumes(
     """Return mm3 by label."""
     each = np.asarray(voxel_volume_mm3, dtype=np.float64)
     if each.ndim == 0 or (each == each[0]).all():
-        return voxels * float(each.flat[0])
+        return voxels.astype(np.float64) * float(each.flat[0])
     if each.shape != labels.shape[:1]:
         raise ValueError(f"measure: {each.size} voxel volumes for {len(labels)} planes")
     total = np.zeros(LABELS)

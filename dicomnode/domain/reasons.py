@@ -65,11 +65,12 @@ REASONS: Mapping[str, str] = MappingProxyType(
             "Several images lie at one position (phases, time points, kernels) and none of these "
             "stacks clearly prevails; send them as series of their own."
         ),
-        "MISSING_SLICE": "One or more slices are missing from the stack; send the series again.",
-        "UNEVEN_SPACING": "The distances between slices differ; such series are not analysed yet.",
+        "MISSING_SLICE": (
+            "Slices are so far apart that nothing can be said of what lies between; send the "
+            "series again with all its slices."
+        ),
         "GANTRY_TILT": (
-            "The slices are shifted against each other (gantry tilt); such series are not analysed "
-            "yet."
+            "The slices are shifted against each other in a way that no gantry tilt explains."
         ),
         "MODEL_NOT_COMMISSIONED": (
             "The model has not been run on a reference case with these weights and this version of "

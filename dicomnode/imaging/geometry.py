@@ -143,10 +143,11 @@ def _spacing(depths: NDArray[np.float64], spacing: float) -> Iterator[str]:
         return
     gaps = np.diff(depths)
     if gaps.max() > MAX_GAP_MM:
+        wide = int((gaps > MAX_GAP_MM).sum())
         raise Refusal(
             "MISSING_SLICE",
-            f"{int((gaps > MAX_GAP_MM).sum())} gaps between slices are wider than {MAX_GAP_MM:g} mm,"
-            f" the widest {gaps.max():.3g} mm; the usual distance is {np.median(gaps):.3g} mm.",
+            f"{wide} gaps between slices are wider than {MAX_GAP_MM:g} mm, the widest"
+            f" {gaps.max():.3g} mm; the usual distance is {np.median(gaps):.3g} mm.",
         )
     yield (
         f"Distances between slices range from {gaps.min():.3g} to {gaps.max():.3g} mm; the slices"

@@ -91,6 +91,7 @@ _EXTRA = (
     "LongitudinalTemporalInformationModified",
     "TimezoneOffsetFromUTC",
 )
+_DEIDENTIFICATION = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
 _CODE_SEQUENCES = ("DeidentificationMethodCodeSequence", "ProcedureCodeSequence")
 
 
@@ -131,6 +132,7 @@ def prepare(scan: Scan) -> Source:
         for keyword in _TYPE_2:
             if keyword not in common:
                 setattr(common, keyword, "")
+        _say_method(common)
         extra = Dataset()
         for keyword in _EXTRA:
             element = _clean(original, keyword, findings)
@@ -154,6 +156,13 @@ def prepare(scan: Scan) -> Source:
             acquisition=original,
             findings=tuple(findings),
         )
+
+
+def _say_method(common: Dataset) -> None:
+    """Name a De-identification Method where the flag stands alone: neither may be lost."""
+    stated = any(keyword in common for keyword in _DEIDENTIFICATION)
+    if common.get("PatientIdentityRemoved") == "YES" and not stated:
+        common.DeidentificationMethod = "Not stated by the source"
 
 
 def _slice_header(scan: Scan, header: Dataset, common: Dataset) -> Dataset:
