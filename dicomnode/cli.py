@@ -294,6 +294,11 @@ def main() -> None:
     except SettingsError as error:
         err.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(WRONG_CONFIGURATION)
+    except ModuleNotFoundError as error:
+        needed = "postgres" if error.name == "psycopg" else "work"
+        said = f"{error.name} is not installed: pip install 'dicomnode[{needed}]'"
+        err.print(said, style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(1)
     except Refusal as refusal:
         err.print(f"refused: {refusal}", style="red", markup=False, soft_wrap=True)
         sys.exit(REFUSED)

@@ -140,3 +140,27 @@ def test_roles_that_only_move_data_load_no_model(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_extra_is_named(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "sys.modules['highdicom'] = None\n"  # as if it were not installed
+        "sys.argv = ['dicomnode', 'segment', '.', '-o', 'out']\n"
+        "from dicomnode.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == "highdicom is not installed: pip install 'dicomnode[work]'"
+
+
+def test_what_the_node_keeps_is_for_its_user_alone(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    done = dicomnode("status", node.config, cwd=tmp_path)
+    assert done.returncode == 0
+    open_context(node.settings, "receive").ledger.close()
+    for path in (node.state, *node.state.rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, path
