@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -289,6 +290,7 @@ def version() -> None:
 
 def main() -> None:
     """Run a command; every error that has a name ends as one clear text and an exit code."""
+    os.umask(0o077)  # images of patients are for their user alone, whoever started this
     try:
         app()
     except SettingsError as error:

@@ -46,7 +46,6 @@ def open_context(settings: Settings, name: str) -> Context:
     Raises:
         DicomnodeError: one of them cannot be used.
     """
-    os.umask(0o077)  # what the node keeps is for its user alone, whoever started it
     spool = Spool(settings.spool_folder, name)
     try:
         spool.create()

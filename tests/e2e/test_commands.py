@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def dicomnode(
-    *arguments: object, cwd: Path, **environment: str
+    *arguments: object, cwd: Path, umask: int = -1, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "dicomnode", *map(str, arguments)],
@@ -30,6 +30,7 @@ def dicomnode(
         timeout=240,
         check=False,
         cwd=cwd,
+        umask=umask,
         env={**os.environ, "COLUMNS": "200", **environment},
     )
 
@@ -159,8 +160,7 @@ def test_a_missing_extra_is_named(tmp_path: Path) -> None:
 
 def test_what_the_node_keeps_is_for_its_user_alone(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    done = dicomnode("status", node.config, cwd=tmp_path)
-    assert done.returncode == 0
-    open_context(node.settings, "receive").ledger.close()
+    assert dicomnode("status", node.config, cwd=tmp_path, umask=0o022).returncode == 0
+    node.start("tick").stop()
     for path in (node.state, *node.state.rglob("*")):
         assert path.stat().st_mode & 0o077 == 0, path
