@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from inference.nnunet_folder import LoadedPart
-from inference.openvino import compile_network
+from inference.openvino import Converted
 from inference.tiles import Network
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,10 @@ def fast_network(part: LoadedPart, device: torch.device, threads: int | None) ->
     started = time.perf_counter()
     try:
         small = smallest_tile(part)
-        error = score_error(part.network, compile_network(part.network, small, threads), small)
+        model = Converted(part.network, small)
+        error = score_error(part.network, model.compile(small, threads), small)
         if error <= SCORE_BOUND:
-            network = compile_network(part.network, part.patch, threads)
+            network = model.compile(part.patch, threads)
             fields = {"error": error, "seconds": round(time.perf_counter() - started, 2)}
             log.info("OPENVINO_USED", extra={"fields": fields})
             return network
@@ -73,4 +74,5 @@ def score_error(exact: Network, fast: Network, shape: tuple[int, ...]) -> float:
     noise = torch.randn((1, 1, *(length // 2 for length in shape)), generator=generator)
     tile = torch.nn.functional.interpolate(noise, size=shape, mode="trilinear")
     scores = [torch.softmax(network(tile)[0].float(), dim=0) for network in (exact, fast)]
-    return float(np.quantile((scores[0] - scores[1]).abs().numpy(), 0.999))
+    # Every seventh value stands for all: sorting a hundred classes takes longer than they took.
+    return float(np.quantile((scores[0] - scores[1]).abs().numpy().ravel()[::7], 0.999))

@@ -34,9 +34,10 @@ def part(tmp_path: Path) -> LoadedPart:
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_openvino_keeps_the_bound_on_random_weights(part: LoadedPart, precision: str) -> None:
     pytest.importorskip("openvino")
-    from inference.openvino import compile_network
+    from inference.openvino import Converted
 
-    fast = compile_network(part.network, part.patch, 2, precision)  # type: ignore[arg-type]
+    small = engines.smallest_tile(part)
+    fast = Converted(part.network, small).compile(part.patch, 2, precision)  # type: ignore[arg-type]
     error = engines.score_error(part.network, fast, part.patch)
     assert 0 < error <= engines.SCORE_BOUND == 0.05
 
@@ -79,10 +80,10 @@ def test_torch_runs_where_openvino_cannot(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def compile_network(*_: object) -> None:
+    def convert(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr(engines, "compile_network", compile_network)
+    monkeypatch.setattr(engines, "Converted", convert)
     with caplog.at_level(logging.WARNING):
         assert engines.fast_network(part, CPU, 1) is part.network
     assert caplog.messages == ["OPENVINO_NOT_USED"]
@@ -91,10 +92,14 @@ def test_torch_runs_where_openvino_cannot(
 def test_torch_runs_where_openvino_disagrees(
     part: LoadedPart, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def wrong(network: torch.nn.Module, *_: object) -> object:
-        return lambda tile: network(tile).roll(1, dims=1)
+    class Wrong:
+        def __init__(self, network: torch.nn.Module, shape: object) -> None:
+            self.network = network
 
-    monkeypatch.setattr(engines, "compile_network", wrong)
+        def compile(self, *_: object) -> object:
+            return lambda tile: self.network(tile).roll(1, dims=1)
+
+    monkeypatch.setattr(engines, "Converted", Wrong)
     with caplog.at_level(logging.WARNING):
         assert engines.fast_network(part, CPU, 1) is part.network
     assert caplog.messages == ["OPENVINO_DISAGREES"]
