@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from inference.catalog import ModelCard, verify
 from inference.engines import fast_network
 from inference.nnunet_folder import Intensities, LoadedPart, load_part
+from inference.openvino import Compiled
 from inference.pipeline import DEFAULT, Options, Predictor, Progress, no_progress, wanted_labels
 from inference.tiles import Aggregation, Network, label_image
 
@@ -99,16 +100,19 @@ class NnunetPredictor:
         exact = options.mode == "exact"
         if not exact and index not in self._fast:
             self._fast[index] = fast_network(part, self.device, torch.get_num_threads())
+        network = part.network if exact else self._fast[index]
         own = predict_part(
             part,
             image,
             options.step_size or self.card.step_size,
             self.device,
             on_tile,
-            network=part.network if exact else self._fast[index],
+            network=network,
             aggregation=self.card.aggregation,
             as_nnunet=exact,
         )
+        if isinstance(network, Compiled) and len(self._parts) > 1:
+            network.release()  # five networks' layers would not fit side by side
         return part.labels[own]
 
 

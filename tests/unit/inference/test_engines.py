@@ -136,3 +136,14 @@ def test_half_precision_on_cuda_keeps_the_bound(tmp_path: Path) -> None:
         scores = [torch.softmax(n(tile).float(), 1) for n in (loaded.network, half)]
     error = (scores[0] - scores[1]).abs().flatten()
     assert float(torch.quantile(error[:1_000_000], 0.999)) <= engines.SCORE_BOUND
+
+
+def test_a_network_that_gave_its_memory_back_gives_the_same_again(part: LoadedPart) -> None:
+    pytest.importorskip("openvino")
+    from inference.openvino import Converted
+
+    network = Converted(part.network, part.patch).compile(part.patch, 1)
+    tile = torch.randn((1, 1, *part.patch), generator=torch.Generator().manual_seed(0))
+    before = network(tile).clone()
+    network.release()
+    assert torch.equal(network(tile), before)
