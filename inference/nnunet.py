@@ -174,10 +174,11 @@ def predict_part(
     cropped = normalise(image[box], part.intensities).transpose(part.axes)
     tensor = torch.from_numpy(np.ascontiguousarray(cropped))
 
-    def run(sums_on: torch.device) -> torch.Tensor:
+    def run(where: torch.device, sums_on: torch.device) -> torch.Tensor:
+        own = part.network.to(where)
         return label_image(
-            part.network if network is None else network,
-            tensor.to(device),
+            own if network is None or where != device else network,
+            tensor.to(where),
             patch=part.patch,
             classes=len(part.labels),
             step_size=step_size,
@@ -187,20 +188,32 @@ def predict_part(
             sums_on=sums_on,
         )
 
-    precise = torch.backends.cudnn.flags(allow_tf32=False) if as_nnunet else nullcontext()
-    with precise:
-        try:
-            found = run(device)
-        except torch.OutOfMemoryError:
-            if device.type != "cuda":
-                raise
-            # The scores of all classes are most of it; the host has more memory.
-            log.warning("DEVICE_MEMORY_SHORT", extra={"fields": {"sums_on": "cpu"}})
-            torch.cuda.empty_cache()
-            found = run(CPU)
+    with torch.backends.cudnn.flags(allow_tf32=False) if as_nnunet else nullcontext():
+        found = _stepping_down(run, device)
+    part.network.to(device)
     labels = np.zeros(image.shape, dtype=np.uint8)
     labels[box] = found.cpu().numpy().transpose(np.argsort(part.axes))
     return labels
+
+
+def _stepping_down(
+    run: Callable[[torch.device, torch.device], torch.Tensor], device: torch.device
+) -> torch.Tensor:
+    """Return what `run` does on the device; with the sums on the host; all on the host.
+
+    The scores of all classes take most of a device's memory, and the host has more of it.
+    """
+    steps = [(device, device)]
+    if device.type == "cuda":
+        steps += [(device, CPU), (CPU, CPU)]
+    for network_on, sums_on in steps[:-1]:
+        try:
+            return run(network_on, sums_on)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            fields = {"network_on": str(network_on), "sums_on": str(sums_on)}
+            log.warning("DEVICE_MEMORY_SHORT", extra={"fields": fields})
+    return run(*steps[-1])
 
 
 def nonzero_box(image: NDArray[np.float32]) -> tuple[slice, ...]:

@@ -334,8 +334,12 @@ def test_fast_mode_splits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(predictor.predict(image), expected)
 
 
-def test_short_device_memory_moves_the_sums_to_the_host(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("refused", [1, 2])
+def test_short_device_memory_steps_down_to_the_host(
+    refused: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The device is made up: what it cannot hold is asked of the CPU, and said."""
     card = read_card(write_model(tmp_path))
@@ -344,21 +348,22 @@ def test_short_device_memory_moves_the_sums_to_the_host(
     expected = predict_part(part, image, 0.5, CPU, ignore)
     asked: list[object] = []
 
-    def short(network: object, tensor: torch.Tensor, **named: object) -> torch.Tensor:
-        asked.append(named["sums_on"])
-        if len(asked) == 1:
-            raise torch.OutOfMemoryError
-        return label_image(network, tensor, **named)  # type: ignore[arg-type]
-
     class Device:
         type = "cuda"
 
+    def short(network: object, tensor: torch.Tensor, **named: object) -> torch.Tensor:
+        asked.append(named["sums_on"])
+        if len(asked) <= refused:
+            raise torch.OutOfMemoryError
+        return label_image(part.network, tensor, **named)  # type: ignore[arg-type]
+
     monkeypatch.setattr("inference.nnunet.label_image", short)
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *_: self)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_: self)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     device = Device()
     found = predict_part(part, image, 0.5, device, ignore)  # type: ignore[arg-type]
     monkeypatch.undo()
     np.testing.assert_array_equal(found, expected)
-    assert asked == [device, CPU]
-    assert caplog.messages == ["DEVICE_MEMORY_SHORT"]
+    assert asked == [device, CPU, CPU][: refused + 1]
+    assert caplog.messages == ["DEVICE_MEMORY_SHORT"] * refused
