@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +11,8 @@ from rich.table import Table
 from dicomnode import commissioning
 from dicomnode.commissioning import Entry
 from inference.card import ModelCard, installed, part_installed
+from inference.catalog import Catalog
+from inference.weights.store import Installed
 
 
 def describe_card(card: ModelCard) -> dict[str, Any]:
@@ -57,10 +60,11 @@ def describe_card(card: ModelCard) -> dict[str, Any]:
 
 
 def print_cards(console: Console, cards: list[dict[str, Any]]) -> None:
-    """Print one line a model."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("model", "installed", "commissioned", "structures", "mm", "size", "licence"):
-        table.add_column(name, overflow="fold")
+    """Print one line a model, as much of its licence as there is room for."""
+    table = Table(box=None, pad_edge=False, expand=True)
+    for name in ("model", "installed", "commissioned", "structures", "mm", "size"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("licence", no_wrap=True, overflow="ellipsis", ratio=1)
     for card in cards:
         table.add_row(
             card["id"],
@@ -106,6 +110,22 @@ def print_description(console: Console, card: dict[str, Any]) -> None:
         state = "installed" if part["installed"] else "not installed"
         line(f"Part {part['name']}", f"{part['structures']} structures, {state}, {part['folder']}")
     line(f"Structures ({len(card['structures'])})", ", ".join(card["structures"]))
+
+
+def print_installed(console: Console, done: Sequence[Installed], catalog: Catalog) -> None:
+    """Print what became of each part, and what a model still needs before it serves patients."""
+
+    def line(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    for item in done:
+        state = f"installed from {item.origin}" if item.new else "was installed already"
+        line(f"{item.model}: {item.part}: {state}")
+    for card in map(catalog.card, dict.fromkeys(item.model for item in done)):
+        rest = [part.name for part in card.parts if not part_installed(part)]
+        note = f"still missing: {', '.join(rest)}" if rest else commissioning.why_not(card)
+        if note:
+            line(f"{card.id}: {note}")
 
 
 def print_agreement(console: Console, entry: Entry) -> None:

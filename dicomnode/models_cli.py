@@ -10,9 +10,9 @@ import getpass
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,9 +22,21 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from dicomnode import commissioning, logs
 from dicomnode.errors import DicomnodeError, SettingsError
-from dicomnode.model_views import describe_card, print_agreement, print_cards, print_description
+from dicomnode.model_views import (
+    describe_card,
+    print_agreement,
+    print_cards,
+    print_description,
+    print_installed,
+)
 from dicomnode.settings import load
-from inference.card import CatalogError, ModelCard, WeightsError, installed, verify
+from inference.card import (
+    CatalogError,
+    ModelCard,
+    WeightsError,
+    installed,
+    verify,
+)
 from inference.catalog import Catalog, load_catalog
 from inference.weights.download import Report
 from inference.weights.store import Installed
@@ -117,10 +129,12 @@ def install(
 ) -> None:
     """Fetch and install a model's weights; goes on where an earlier attempt was cut."""
     with _errors():
-        card = _card(_place(config, weights, model_folder), model)
+        place = _place(config, weights, model_folder)
         with _progress(quiet=as_json) as report:
-            done = install_weights(card, address=address, report=report, replace=replace)
-    _say_installed(done, as_json)
+            done = install_weights(
+                _card(place, model), address=address, report=report, replace=replace
+            )
+        _say_installed(done, place, as_json)
 
 
 @app.command("import")
@@ -148,7 +162,7 @@ def import_models(
             cards = [catalog.card(model_id) for model_id in ids]
             with _progress(quiet=as_json) as report:
                 done += bring_weights(cards, path, report=report, replace=replace)
-    _say_installed(done, as_json)
+        _say_installed(done, place, as_json)
 
 
 @app.command("verify")
@@ -295,26 +309,8 @@ def _say(data: object) -> None:
     sys.stdout.write(json.dumps(data, indent=2, default=str) + "\n")
 
 
-def _say_installed(done: Any, as_json: bool) -> None:
-    parts = [
-        {"model": item.model, "part": item.part, "new": item.new, "origin": item.origin}
-        for item in done
-    ]
+def _say_installed(done: Sequence[Installed], place: Place, as_json: bool) -> None:
     if as_json:
-        _say(parts)
-        return
-    for item in parts:
-        state = f"installed from {item['origin']}" if item["new"] else "was installed already"
-        out.print(
-            f"{item['model']}: {item['part']}: {state}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-    for model in dict.fromkeys(item["model"] for item in parts):
-        out.print(
-            f"{model}: before it serves patients: dicomnode models commission {model}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        _say([asdict(part) for part in done])
+    else:
+        print_installed(out, done, place.catalog())

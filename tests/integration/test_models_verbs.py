@@ -119,6 +119,7 @@ def test_from_download_to_patients(
     code, shown, _ = run("models", "install", model, "--from", release.address)
     assert code == 0
     assert f"{model}: total: installed from {release.address}/{TASK}.zip" in shown
+    assert f"model '{model}' was never commissioned on this node" in shown
     assert run("models", "verify", model)[0] == 0
 
     code, shown, said = run(*segment, tmp_path / "out")
