@@ -42,6 +42,10 @@ class _Response(Protocol):
     def read(self, amount: int) -> bytes: ...
 
 
+class NoSpaceError(WeightsError):
+    """The disk is too full; nothing else is wrong."""
+
+
 class _CutError(Exception):
     """The transfer failed in a way that may pass."""
 
@@ -88,10 +92,10 @@ def fetch(
 
 
 def check_space(folder: Path, needed: int, what: str) -> None:
-    """Raise WeightsError if the disk of `folder` has no room for `needed` bytes and a spare."""
+    """Raise NoSpaceError if the disk of `folder` has no room for `needed` bytes and a spare."""
     free = shutil.disk_usage(folder).free
     if free < needed + SPARE_BYTES:
-        raise WeightsError(
+        raise NoSpaceError(
             f"{folder}: no space for {what}: it needs {_mb(needed + SPARE_BYTES)}, "
             f"{_mb(free)} are free"
         )

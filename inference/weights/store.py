@@ -19,7 +19,7 @@ from pathlib import Path
 from inference.card import ModelCard, Part, WeightsError, part_installed, sha256_of
 from inference.card_document import NNUNET_FILES
 from inference.record import PartRecord, read_record, sync_folder, write_record
-from inference.weights.download import Report, check_space, fetch
+from inference.weights.download import NoSpaceError, Report, check_space, fetch
 from inference.weights.unpack import FILES, ModelFolder, find_models, take_out
 
 
@@ -45,7 +45,7 @@ def install(
     report: Report = no_report,
     replace: bool = False,
 ) -> tuple[Installed, ...]:
-    """Fetch and install what is missing of a model.
+    """Fetch and install what is missing or damaged of a model.
 
     A part that lies beside its card is not fetched: its files are recorded as they are.
 
@@ -61,17 +61,17 @@ def install(
     home = _home(card)
     done = []
     for part in card.parts:
-        if part_installed(part) and not replace:
+        if _intact(part) and not replace:
             done.append(Installed(model=card.id, part=part.name, origin="", new=False))
         elif part.archive is None:
             done.append(_record_in_place(card, part, replace=replace))
         else:
             archive = home.parent / "downloads" / f"{part.archive}.zip"
             origin = f"{(address or card.source or '').rstrip('/')}/{archive.name}"
-            if not archive.exists():
-                fetch(origin, archive, report)
-            done.append(_from_archive(card, part, archive, origin, report, replace=replace))
-            archive.unlink()
+            with _alone(archive.parent):
+                if not archive.exists():
+                    fetch(origin, archive, report)
+                done.append(_from_archive(card, part, archive, origin, report, replace=replace))
     return tuple(done)
 
 
@@ -92,29 +92,41 @@ def bring(
         if part.archive == model.task and part.trainer == model.trainer
     ]
     if not done:
-        there = ", ".join(f"{m.task or '?'}/{m.trainer}" for m in found) or "no nnU-Net model"
         wanted = ", ".join(f"{p.archive}/{p.trainer}" for c in cards for p in c.parts if p.archive)
-        raise WeightsError(f"{path}: nothing to install: it holds {there}; expected {wanted}")
+        raise WeightsError(
+            f"{path}: nothing to install: it holds {_named(found)}; expected {wanted}"
+        )
     return tuple(done)
+
+
+def _named(found: Sequence[ModelFolder]) -> str:
+    return ", ".join(f"{m.task or '?'}/{m.trainer}" for m in found) or "no nnU-Net model"
+
+
+def _intact(part: Part) -> bool:
+    return part_installed(part) and _hashes(part.folder, list(part.sha256)) == part.sha256
 
 
 def _from_archive(
     card: ModelCard, part: Part, archive: Path, origin: str, report: Report, *, replace: bool
 ) -> Installed:
+    """Install a part from a fetched archive, which is kept only if there was no space."""
+    keep = False
     try:
         found = find_models(archive)
-    except WeightsError:
-        archive.unlink()  # what is damaged would be found damaged again
+        for model in found:
+            if (model.task, model.trainer) == (part.archive, part.trainer):
+                return _put(card, part, model, origin, report, replace=replace)
+        raise WeightsError(
+            f"{origin}: holds {_named(found)}; expected {part.archive}/{part.trainer} for part "
+            f"{part.name!r} of {card.id!r}"
+        )
+    except NoSpaceError:
+        keep = True
         raise
-    for model in found:
-        if (model.task, model.trainer) == (part.archive, part.trainer):
-            return _put(card, part, model, origin, report, replace=replace)
-    archive.unlink()
-    there = ", ".join(f"{m.task or '?'}/{m.trainer}" for m in found) or "no nnU-Net model"
-    raise WeightsError(
-        f"{origin}: holds {there}; expected {part.archive}/{part.trainer} for part {part.name!r} "
-        f"of {card.id!r}"
-    )
+    finally:
+        if not keep:
+            archive.unlink()
 
 
 def _put(
@@ -282,4 +294,4 @@ def _alone(home: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
     except BlockingIOError:
-        raise WeightsError(f"{home}: another command is installing this model") from None
+        raise WeightsError(f"{home}: another command is installing here") from None
