@@ -8,6 +8,7 @@ only. A model that would need another way through the predictor is refused.
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,10 @@ def load_part(part: Part, card: ModelCard, device: torch.device) -> LoadedPart:
     checkpoint = read_checkpoint(part.folder / CHECKPOINT, mmap=True)
     try:
         manager = PlansManager(plans)
-        configuration = manager.get_configuration(checkpoint["init_args"]["configuration"])
+        with warnings.catch_warnings():
+            # Weights of 2023 have plans of that time, which nnunetv2 translates.
+            warnings.filterwarnings("ignore", message="Detected old nnU-Net plans format")
+            configuration = manager.get_configuration(checkpoint["init_args"]["configuration"])
         heads = manager.get_label_manager(dataset)
         properties = manager.foreground_intensity_properties_per_channel["0"]
         intensities = Intensities(
