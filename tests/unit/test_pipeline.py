@@ -95,9 +95,7 @@ def test_a_refusal_comes_before_the_model_runs() -> None:
 
 def test_models_are_loaded_once_and_stay_warm(monkeypatch: pytest.MonkeyPatch) -> None:
     card = model_card()
-    monkeypatch.setattr(
-        pipeline, "load_catalog", lambda *_: Catalog(cards={"test-model": card})
-    )
+    monkeypatch.setattr(pipeline, "load_catalog", lambda *_: Catalog(cards={"test-model": card}))
     loaded: list[tuple[str, str, int | None]] = []
 
     def load(card: ModelCard, device: str, threads: int | None) -> ConstantPredictor:
