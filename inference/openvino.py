@@ -53,7 +53,7 @@ class Converted:
             shape: z, y, x of the tiles.
             threads: to compute with; None leaves OpenVINO's choice.
             precision: of the layers. bf16 is quicker on processors that compute in it, but moved
-                0.05 % of the labels of the demonstration model, so that Dice of structures above
+                0.04 % of the labels of the demonstration model, so that Dice of structures above
                 5 mL fell to 0.98: nothing in this program asks for it but the benchmark.
 
         Raises:
