@@ -18,7 +18,8 @@ REASONS: Mapping[str, str] = MappingProxyType(
             "filed with certainty; correct the series at its source and send it again."
         ),
         "INVALID_IDENTIFIERS": (
-            "A UID has characters or a length that DICOM forbids; results cannot refer to it."
+            "A UID has characters or a length that DICOM forbids, or what identifies the patient "
+            "is encoded as something else than text; results cannot be filed under it."
         ),
         "MIXED_SERIES": (
             "The instances of the series disagree on the patient, study or series they belong to."

@@ -15,10 +15,12 @@ from io import BytesIO
 from typing import Any
 
 import pydicom
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds, validate_value
 
+from dicomnode.errors import Refusal
 from dicomnode.quiet import quiet_pydicom
 from dicomnode.results.character_sets import REPLACEMENT, choose_character_set
 from dicomnode.scan import Scan
@@ -118,10 +120,12 @@ def prepare(scan: Scan) -> Source:
     """Make the headers of `scan` fit to be copied into results.
 
     Raises:
-        Refusal: BAD_CHARACTER_SET, where text that identifies patient or study would change.
+        Refusal: INVALID_IDENTIFIERS, where identity is not even text; BAD_CHARACTER_SET, where text
+            that identifies patient or study would change.
     """
     with quiet_pydicom():
         original = scan.headers[0]
+        _check_representations(original)
         findings: list[str] = []
         common = Dataset()
         for keyword in _COPIED:
@@ -156,6 +160,21 @@ def prepare(scan: Scan) -> Source:
             acquisition=original,
             findings=tuple(findings),
         )
+
+
+def _check_representations(original: Dataset) -> None:
+    """Refuse identity in a value representation of another kind: what it says is anybody's guess.
+
+    Raises:
+        Refusal: INVALID_IDENTIFIERS.
+    """
+    for keyword in IDENTITY:
+        element = original.get_item(keyword)
+        if element is not None and element.VR not in (None, "UN", dictionary_VR(keyword)):
+            raise Refusal(
+                "INVALID_IDENTIFIERS",
+                f"{keyword} is written as {element.VR} instead of {dictionary_VR(keyword)}.",
+            )
 
 
 def _say_method(common: Dataset) -> None:
