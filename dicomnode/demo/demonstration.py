@@ -36,6 +36,7 @@ from dicomnode.imaging import read_scan
 from dicomnode.ledger import Ledger, overview
 from dicomnode.network.scp import StorageServer
 from dicomnode.network.scu import associate
+from dicomnode.offline import describe
 from dicomnode.settings import Settings, load
 from inference.phantom import Body
 
@@ -260,7 +261,7 @@ def _print_results(outcome: Outcome, console: Console) -> None:
     for name in ("object", "content", "size", "SOP Instance UID"):
         table.add_column(name, overflow="fold")
     for row in reversed(outcome.facts["deliveries"]):
-        content = ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in row["summary"].items())
+        content = describe(row["summary"])
         size = f"{outcome.paths[row['kind']].stat().st_size / 1e6:.1f} MB"
         table.add_row(row["kind"].upper(), content, size, row["sop_instance_uid"])
     console.print(table)

@@ -14,7 +14,6 @@ SeriesUID = NewType("SeriesUID", str)
 InstanceUID = NewType("InstanceUID", str)
 SOPClassUID = NewType("SOPClassUID", str)
 TransferSyntaxUID = NewType("TransferSyntaxUID", str)
-NodeId = NewType("NodeId", str)
 PatientKey = NewType("PatientKey", str)
 """Keyed hash of Patient ID and issuer; never the ID itself."""
 

@@ -70,13 +70,6 @@ class SeriesFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeriesQuiet:
-    """When a series last grew (UTC)."""
-
-    last_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A leased analysis: the (series, model, generation), and the attempt that fences it."""
 

@@ -101,10 +101,17 @@ def role(settings: Settings, name: str) -> Iterator[Context]:
         try:
             yield context
         finally:
-            with contextlib.suppress(LedgerError), context.ledger.transaction() as tx:
-                presence.leave(tx, name)
+            _leave(context, name)
             context.ledger.close()
             log.info("ROLE_ENDED")
+
+
+def _leave(context: Context, name: str) -> None:
+    try:
+        with context.ledger.transaction() as tx:
+            presence.leave(tx, name)
+    except LedgerError as error:
+        log.warning("LEDGER_UNAVAILABLE", extra={"fields": {"detail": str(error)}})
 
 
 def _watch_lifeline(stop: threading.Event) -> None:

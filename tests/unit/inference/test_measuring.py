@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import nibabel
@@ -15,7 +14,6 @@ from inference import measuring
 from inference.catalog import Structure
 from inference.measuring import Measurement, measure
 
-DATA = Path(os.environ.get("DICOMNODE_TEST_DATA", "../shared/data"))
 STRUCTURES = tuple(Structure(label=label, name=f"thing_{label}") for label in range(1, 10))
 
 
@@ -119,14 +117,12 @@ def test_faults_are_named(volume: NDArray[np.int16], labels: NDArray[np.uint8]) 
         measure(volume, labels, 1.0, STRUCTURES[:-1])
 
 
-def test_a_real_ct_gives_upstreams_volumes_and_intensities() -> None:
+def test_a_real_ct_gives_upstreams_volumes_and_intensities(test_data: Path) -> None:
     """Upstream's numbers are of its fast model's labels, which are not here: only the full model's.
 
     The two models agree on large organs within a few per cent, so this shows units, not exactness.
     """
-    folder = DATA / "totalsegmentator"
-    if not folder.is_dir():
-        pytest.skip("totalsegmentator test data is missing")
+    folder = test_data / "totalsegmentator"
     upstream = json.loads((folder / "example_seg_sm_fast_statistics.json").read_text())
     ct = nibabel.load(folder / "example_ct_sm.nii.gz")
     labels = nibabel.load(folder / "example_seg_sm_v2_117.nii.gz")
