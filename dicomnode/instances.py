@@ -38,9 +38,11 @@ from dicomnode.domain.identifiers import (
 from dicomnode.domain.plans import MANUFACTURER
 from dicomnode.domain.records import Header
 from dicomnode.errors import DicomnodeError
+from dicomnode.image_facts import FactsReader, place_of
 
 log = logging.getLogger(__name__)
 
+_facts = FactsReader()
 
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _MAX_INFLATED = 1 << 30
@@ -170,6 +172,7 @@ def _inflate(data: bytes) -> bytes:
 
 
 def _header(dataset: Dataset, pixels: memoryview, syntax: UID, key: bytes) -> Header:
+    image = _facts.read(dataset)  # first: it remembers by the values that are not yet converted
     thickness = _number(dataset, "SliceThickness")
     number = _number(dataset, "SeriesNumber")
     return Header(
@@ -188,6 +191,8 @@ def _header(dataset: Dataset, pixels: memoryview, syntax: UID, key: bytes) -> He
         body_part=_text(dataset, "BodyPartExamined")[:16],
         slice_thickness_mm=thickness,
         made_by_this_software=_is_ours(dataset),
+        image=image,
+        place_mm=place_of(dataset),
     )
 
 

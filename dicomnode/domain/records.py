@@ -13,6 +13,7 @@ from dicomnode.domain.identifiers import (
     StudyUID,
     TransferSyntaxUID,
 )
+from dicomnode.domain.images import NOTHING_STATED, ImageFacts
 from dicomnode.domain.plans import ModelOptions
 
 
@@ -40,6 +41,10 @@ class Header:
     slice_thickness_mm: float | None
     made_by_this_software: bool
     """Contributing Equipment names dicomnode: one of our results, routed back."""
+    image: ImageFacts = NOTHING_STATED
+    """What the rules and the chooser look at."""
+    place_mm: float | None = None
+    """Where the image lies along its own normal (LPS); None where it does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

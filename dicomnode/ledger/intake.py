@@ -10,6 +10,7 @@ from sqlalchemy import Row, exists, func, select
 from dicomnode.domain.admission import ATTENTION, Decision
 from dicomnode.domain.assembly import AssemblyPolicy, closes_at
 from dicomnode.domain.identifiers import PatientKey, StudyUID, TransferSyntaxUID
+from dicomnode.domain.images import encode
 from dicomnode.domain.lifecycle import DELIVERED, DONE, HELD, OPEN
 from dicomnode.domain.records import Header, StoredInstance
 from dicomnode.errors import LedgerError
@@ -167,6 +168,8 @@ def add(
             path=path,
             generation=generation,
             counts=int(counts),
+            facts=encode(header.image),
+            place_mm=header.place_mm,
             received_at=tx.now,
         )
     )

@@ -152,6 +152,8 @@ instance = Table(
     Column("path", Text, nullable=False),
     Column("generation", Integer, nullable=False),
     Column("counts", Integer, nullable=False, default=1),
+    _text("facts"),
+    Column("place_mm", Float),
     _time("received_at"),
     _time("purged_at", nullable=True),
     Index("ix_instance_series_id", "series_id"),

@@ -124,6 +124,8 @@ def upgrade() -> None:
         sa.Column("path", sa.Text(), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("counts", sa.Integer(), nullable=False),
+        sa.Column("facts", sa.Text(), nullable=False),
+        sa.Column("place_mm", sa.Float(), nullable=True),
         sa.Column("received_at", UtcDateTime(), nullable=False),
         sa.Column("purged_at", UtcDateTime(), nullable=True),
         sa.ForeignKeyConstraint(
