@@ -63,6 +63,8 @@ class Peer(_Section):
     port: Port | None = None
     accept: bool = False
     """It may send to this node."""
+    query: bool = False
+    """It may be asked what it holds, by C-FIND."""
 
     check_ae_title = field_validator("ae_title")(_ae_title)
 
@@ -135,6 +137,13 @@ class Settings(_Section):
     send: Send = Send()
     storage: Storage = Storage()
     limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _peers_can_be_reached(self) -> Self:
+        for name, peer in self.peers.items():
+            if peer.query and peer.port is None:
+                raise ValueError(f"@peers.{name}: needs a port, because it has query: true")
+        return self
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

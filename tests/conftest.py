@@ -17,7 +17,7 @@ from typing import Any
 import peers
 import pytest
 from nodes import Node
-from peers import Dcmtk, Orthanc, Postgres
+from peers import Dcmqrscp, Dcmtk, Orthanc, Postgres
 from sqlalchemy import text
 
 from dicomnode.ledger import Ledger, intake
@@ -91,6 +91,23 @@ def start_orthanc(tmp_path: Path) -> Iterator[Callable[..., Orthanc]]:
 def orthanc(start_orthanc: Callable[..., Orthanc]) -> Orthanc:
     """An Orthanc with the AE title ARCHIVE that runs."""
     return start_orthanc()
+
+
+@pytest.fixture
+def start_dcmqrscp(tmp_path: Path) -> Iterator[Callable[..., Dcmqrscp]]:
+    """Start dcmqrscps; arguments as of `peers.Dcmqrscp`, without the folder."""
+    _require("dcmtk")
+    started: list[Dcmqrscp] = []
+
+    def start(**keywords: Any) -> Dcmqrscp:
+        archive = Dcmqrscp(tmp_path / f"dcmqrscp-{len(started) + 1}", **keywords)
+        started.append(archive)
+        archive.start()
+        return archive
+
+    yield start
+    for archive in started:
+        archive.kill()
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def missing_peers(names: Iterable[str]) -> list[str]:
 
     `orthanc`, `postgres` and `dcmtk` are known by name; any other name is a program on the path.
     """
-    programs = {"orthanc": ["Orthanc"], "dcmtk": ["storescu", "echoscu", "dsrdump"]}
+    programs = {"orthanc": ["Orthanc"], "dcmtk": ["storescu", "echoscu", "dsrdump", "dcmqrscp"]}
     missing = []
     for name in names:
         if name == "postgres":
@@ -273,6 +273,70 @@ class Orthanc:
                 assert dataset.Modality not in found, f"more than one {dataset.Modality}"
                 found[dataset.Modality] = dataset
         return found
+
+
+# DCMTK's archive
+
+
+class Dcmqrscp:
+    """DCMTK's dcmqrscp: stores, answers C-FIND, C-MOVE and C-GET.
+
+    Args:
+        folder: for its configuration, its log and its storage.
+        moves_to: AE title -> port of those to whom it moves.
+        options: of its command line, as `-xw`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        ae_title: str = "DCMQR",
+        moves_to: Mapping[str, int] | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        self.ae_title = ae_title
+        self.port = free_port()
+        self.log = folder / "dcmqrscp.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._options = options
+        self._config = folder / "dcmqrscp.cfg"
+        storage = folder / "storage"
+        storage.mkdir(parents=True)
+        hosts = [f"{aet} = ({aet}, localhost, {port})" for aet, port in (moves_to or {}).items()]
+        self._config.write_text(
+            f"NetworkTCPPort = {self.port}\nMaxPDUSize = 131072\nMaxAssociations = 16\n"
+            "HostTable BEGIN\n" + "\n".join(hosts) + "\nHostTable END\n"
+            "VendorTable BEGIN\nVendorTable END\n"
+            f"AETable BEGIN\n{ae_title} {storage} RW (500, 1024mb) ANY\nAETable END\n"
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it listens."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                ["/usr/bin/dcmqrscp", "-v", "-c", str(self._config), *self._options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **DCMTK_ENVIRONMENT},
+                start_new_session=True,
+            )
+        wait_until(self._listens, 20, f"dcmqrscp listens: {self.log}")
+
+    def _listens(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"dcmqrscp ended: {tail(self.log)}"
+        with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), 1):
+            return True
+        return False
+
+    def kill(self) -> None:
+        """End it and the processes that it forked for its associations."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
 
 
 # PostgreSQL

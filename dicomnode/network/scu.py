@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pynetdicom import AE, _config, evt
+from pynetdicom import _config
 
 from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry, classify_store_status
-from dicomnode.network.sockets import VERIFICATION, no_delay
+from dicomnode.network.requesting import UNCOMPRESSED, Call, ConnectError, Proposal, called
+from dicomnode.network.sockets import VERIFICATION
 
-log = logging.getLogger(__name__)
+__all__ = ["ConnectError", "StorageAssociation", "associate"]
 
 _config.STORE_SEND_CHUNKED_DATASET = True  # files go out in pieces, never read whole or re-encoded
-
-
-class ConnectError(Exception):
-    """There is no association; `code` says why: NO_CONNECTION, ASSOCIATION_REJECTED, ABORTED."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-        self.detail = detail
 
 
 class StorageAssociation:
@@ -96,40 +86,18 @@ def associate(
     Raises:
         ConnectError: no association came about.
     """
-    ae = AE(ae_title=calling_ae)
-    ae.connection_timeout = timeout_seconds
-    ae.acse_timeout = timeout_seconds
-    ae.dimse_timeout = timeout_seconds
-    ae.network_timeout = timeout_seconds
-    for abstract_syntax, transfer_syntax in contexts:
-        ae.add_requested_context(abstract_syntax, transfer_syntax)
-    # With this the association comes about even where every storage class is refused.
-    ae.add_requested_context(VERIFICATION)
-    connected = threading.Event()
-    handlers: list[Any] = [
-        (evt.EVT_CONN_OPEN, no_delay),
-        (evt.EVT_CONN_OPEN, lambda _event: connected.set()),
+    call = Call(
+        calling_ae=calling_ae,
+        called_ae=called_ae,
+        host=host,
+        port=port,
+        timeout_seconds=timeout_seconds,
+    )
+    proposals = [
+        Proposal(abstract_syntax=abstract_syntax, transfer_syntaxes=(transfer_syntax,))
+        for abstract_syntax, transfer_syntax in contexts
     ]
-    try:
-        association = ae.associate(
-            host, port, ae_title=called_ae, max_pdu=131072, evt_handlers=handlers
-        )
-    except OSError as error:
-        raise ConnectError("NO_CONNECTION", f"the peer's name is not known: {error}") from error
-    if not association.is_established:
-        raise _why_not(association, connected.is_set())
-    try:
+    # With this the association comes about even where every storage class is refused.
+    proposals.append(Proposal(abstract_syntax=VERIFICATION, transfer_syntaxes=UNCOMPRESSED))
+    with called(call, proposals) as association:
         yield StorageAssociation(association)
-    finally:
-        if association.is_established:
-            association.release()
-
-
-def _why_not(association: Any, connected: bool) -> ConnectError:
-    if not connected:
-        return ConnectError("NO_CONNECTION", "the peer cannot be reached")
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        reason = f"{answer.result_str}, {answer.source_str}: {answer.reason_str}"
-        return ConnectError("ASSOCIATION_REJECTED", f"the peer rejected the association ({reason})")
-    return ConnectError("ABORTED", "the peer aborted, or did not answer as a DICOM peer does")

@@ -219,6 +219,9 @@ NO_CODES = {
     "DICOMNODE_LIFELINE",
     "DICOMNODE_WEIGHTS",
     "NAME",  # the same
+    "IMAGE",  # values of Query/Retrieve Level
+    "SERIES",
+    "STUDY",
     "LOCALIZER",  # a value of Image Type
     "RELEASED",  # how a good association ends
     "STATE_DIRECTORY",

@@ -1,0 +1,139 @@
+"""One place where this node calls a peer: the association, its sockets, its limits in time.
+
+What is asked over it is elsewhere: storage in scu.py, queries in query.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pynetdicom import AE, _config, build_role, evt
+
+from dicomnode.network.sockets import no_delay
+
+_config.LOG_REQUEST_IDENTIFIERS = False  # they hold patients
+_config.LOG_RESPONSE_IDENTIFIERS = False
+
+MAX_PDU_BYTES = 131072
+UNCOMPRESSED = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
+"""Explicit and Implicit VR Little Endian."""
+LOOK_EVERY_SECONDS = 0.2
+
+
+class ConnectError(Exception):
+    """There is no association; `code` says why: NO_CONNECTION, ASSOCIATION_REJECTED, ABORTED."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """Whom to call, and as whom."""
+
+    calling_ae: str
+    called_ae: str
+    host: str
+    port: int
+    timeout_seconds: float
+    """For connecting, and for every answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A Presentation Context to propose."""
+
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+    """In one context the peer takes one of them."""
+    as_scp: bool = False
+    """The node is the SCP of it although it calls, as for Storage in C-GET (PS3.7 D.3.3.4)."""
+
+
+@contextmanager
+def called(
+    call: Call, proposals: Sequence[Proposal], handlers: Sequence[tuple[Any, ...]] = ()
+) -> Iterator[Any]:
+    """Open an association, and release it at the end of the block.
+
+    Raises:
+        ConnectError: no association came about.
+    """
+    ae = AE(ae_title=call.calling_ae)
+    ae.connection_timeout = call.timeout_seconds
+    ae.acse_timeout = call.timeout_seconds
+    ae.dimse_timeout = call.timeout_seconds
+    ae.network_timeout = call.timeout_seconds
+    for proposal in proposals:
+        ae.add_requested_context(proposal.abstract_syntax, list(proposal.transfer_syntaxes))
+    connected = threading.Event()
+
+    def opened(event: Any) -> None:
+        no_delay(event)
+        # A peer that stops in the midst of a PDU would otherwise hold the thread for ever.
+        event.assoc.dul.socket.socket.settimeout(call.timeout_seconds)
+        connected.set()
+
+    try:
+        association = ae.associate(
+            call.host,
+            call.port,
+            ae_title=call.called_ae,
+            max_pdu=MAX_PDU_BYTES,
+            ext_neg=_roles(proposals),
+            evt_handlers=[(evt.EVT_CONN_OPEN, opened), *handlers],
+        )
+    except OSError as error:
+        raise ConnectError("NO_CONNECTION", f"the peer's name is not known: {error}") from error
+    if not association.is_established:
+        raise _why_not(association, connected.is_set())
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _roles(proposals: Sequence[Proposal]) -> list[Any]:
+    classes = dict.fromkeys(item.abstract_syntax for item in proposals if item.as_scp)
+    return [build_role(uid, scp_role=True) for uid in classes]
+
+
+def _why_not(association: Any, connected: bool) -> ConnectError:
+    if not connected:
+        return ConnectError("NO_CONNECTION", "the peer cannot be reached")
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        reason = f"{answer.result_str}, {answer.source_str}: {answer.reason_str}"
+        return ConnectError("ASSOCIATION_REJECTED", f"the peer rejected the association ({reason})")
+    return ConnectError("ABORTED", "the peer aborted, or did not answer as a DICOM peer does")
+
+
+@contextmanager
+def cut_off(association: Any, when: Callable[[], bool]) -> Iterator[None]:
+    """Cut the connection as soon as `when()` is true, whatever waits on it in the block."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(LOOK_EVERY_SECONDS):
+            if when():
+                transport = association.dul.socket
+                with contextlib.suppress(OSError, AttributeError):  # it may be gone by itself
+                    transport.socket.shutdown(socket.SHUT_RDWR)
+                return
+
+    watcher = threading.Thread(target=watch, name="cut-off", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
