@@ -22,6 +22,11 @@ from inference.record import write_whole
 
 FILE = "commissioned.json"
 
+HALF_MAY_DIFFER = 0.001
+HALF_LEAST_DICE = 0.999
+HALF_FROM_ML = 5.0
+"""What 16-bit floats may change, as part of the voxels and for every structure of that volume."""
+
 
 class StructureAgreement(BaseModel):
     """How one structure agrees with the reference."""
@@ -34,6 +39,24 @@ class StructureAgreement(BaseModel):
     """2 |A and B| / (|A| + |B|), 0 to 1."""
     found_voxels: int
     reference_voxels: int
+
+
+class HalfAgreement(BaseModel):
+    """How the labels in 16-bit floats agree with those in single precision, on one device."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str
+    """`cpu` or `cuda`: engine and rounding differ."""
+    differing: float
+    """Part of the voxels, 0 to 1."""
+    least_dice: float
+    """Of the structures above 5 mL; 1 where there is none."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether 16-bit floats may be used."""
+        return self.differing <= HALF_MAY_DIFFER and self.least_dice >= HALF_LEAST_DICE
 
 
 class Agreement(BaseModel):
@@ -52,6 +75,8 @@ class Agreement(BaseModel):
     mean_dice: float
     """Over the structures of the reference."""
     structures: tuple[StructureAgreement, ...]
+    half: HalfAgreement | None = None
+    """None: not measured, since the device gains nothing by them, or for `mode: exact`."""
 
 
 class Entry(BaseModel):
@@ -95,6 +120,20 @@ def valid_entry(card: ModelCard) -> Entry | None:
     """Return the entry by which the model serves patients with its weights and this node."""
     matching = [entry for entry in entries(card) if _matches(entry, card)]
     return matching[-1] if matching and matching[-1].passed else None
+
+
+def half_on(card: ModelCard, by_default: frozenset[str]) -> frozenset[str]:
+    """Return the kinds of device (`cpu`, `cuda`) on which the model is run in 16-bit floats.
+
+    Args:
+        card: of the model.
+        by_default: where nothing was measured. What the commissioning measured counts more.
+    """
+    entry = valid_entry(card)
+    half = entry.agreement.half if entry is not None and entry.agreement is not None else None
+    if half is None:
+        return by_default
+    return by_default | {half.device} if half.agrees else by_default - {half.device}
 
 
 def why_not(card: ModelCard) -> str:

@@ -140,6 +140,12 @@ def print_agreement(console: Console, entry: Entry) -> None:
             table.add_row(item.name, *numbers)
         console.print(table)
         console.print(f"Mean Dice {found.mean_dice:.4f}; asked for: {found.minimum:g}")
+        if found.half is not None:
+            console.print(
+                f"16-bit floats on {found.half.device}: {found.half.differing:.3%} of the voxels"
+                f" differ, least Dice {found.half.least_dice:.4f}:"
+                f" {'used' if found.half.agrees else 'not used'}"
+            )
     what = "commissioned" if entry.passed else "NOT commissioned"
     how = "by a reference case" if entry.how == "reference" else "without a case, by name"
     console.print(

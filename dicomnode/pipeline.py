@@ -25,7 +25,7 @@ from dicomnode.results.codes import CodeTableError, load_codes
 from dicomnode.scan import RAS_FROM_LPS, LabelMap, Scan
 from inference.catalog import CatalogError, ModelCard, load_catalog
 from inference.measuring import measure
-from inference.pipeline import Options, Predictor, segment
+from inference.pipeline import DEFAULT, Options, Predictor, segment
 
 Progress = Callable[[str, float], None]
 """Called with the stage (decode, zoom_in, predict, zoom_back, measure, encode) and how much of it
@@ -130,9 +130,9 @@ def analyze(
     if predictor is None:
         predictor = load_predictor(card, plan.device, plan.threads)
         watch("load", 1.0)
-    options = _run_options(plan.options, card)
+    options = run_options(plan.options, card)
     labels = LabelMap(
-        labels=_segment(scan, card, predictor, watch, options),
+        labels=find_labels(scan, card, predictor, watch, options),
         source_digest=scan.digest,
     )
     watch("measure", 0.0)
@@ -157,7 +157,7 @@ def analyze(
     )
 
 
-def _segment(
+def find_labels(
     scan: Scan, card: ModelCard, predictor: Predictor, progress: Progress, options: Options
 ) -> NDArray[np.uint8]:
     """Return labels [slice, row, column] on the scan's own slices."""
@@ -169,7 +169,12 @@ def _segment(
     return grid.back(segment(grid.volume, affine, card, predictor, progress, options))
 
 
-def _run_options(wanted: ModelOptions, card: ModelCard) -> Options:
+def run_options(wanted: ModelOptions, card: ModelCard) -> Options:
+    """Return how the predictor is to run the model.
+
+    Raises:
+        Refusal: the rule wants structures that the model does not find.
+    """
     known = {structure.name for structure in card.structures}
     unknown = [name for name in wanted.structures if name not in known]
     if unknown:
@@ -182,6 +187,7 @@ def _run_options(wanted: ModelOptions, card: ModelCard) -> Options:
         step_size=wanted.step_size,
         structures=wanted.structures,
         body_crop=wanted.body_crop,
+        half_on=commissioning.half_on(card, DEFAULT.half_on),
     )
 
 

@@ -1,19 +1,21 @@
-"""Which engine runs a network in fast mode: half precision on CUDA, OpenVINO or torch on the CPU.
+"""Which engine runs a network in fast mode: torch on CUDA, OpenVINO or torch on the CPU.
 
 An engine is used only if it agrees with torch in single precision, on this machine, on a tile of
-noise. What it may differ by was fixed before it was measured.
+noise. What it may differ by was fixed before it was measured. 16-bit floats are for the caller to
+choose: how many labels they move depends on the model, and on how large its voxels are.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from typing import Literal
 
 import numpy as np
 import torch
 
 from inference.nnunet_folder import LoadedPart
-from inference.openvino import Converted
+from inference.openvino import Converted, computes_in_bf16
 from inference.tiles import Network
 
 log = logging.getLogger(__name__)
@@ -25,18 +27,43 @@ MOST_STRIDE = 32
 """Of nnU-Net's networks: five halvings."""
 
 
-def fast_network(part: LoadedPart, device: torch.device, threads: int | None) -> Network:
-    """Return the fastest way to run the network of `part` that agrees with torch."""
+def has_half(device: torch.device) -> bool:
+    """Whether the device has an engine that gains by 16-bit floats."""
     if device.type == "cuda":
-        return half_on_cuda(part.network)
+        return True
+    try:
+        return computes_in_bf16()
+    except (ImportError, RuntimeError):
+        return False
+
+
+def fast_network(
+    part: LoadedPart, device: torch.device, threads: int | None, *, half: bool = False
+) -> Network:
+    """Return the fastest way to run the network of `part` that agrees with torch.
+
+    Args:
+        part: on `device`.
+        device: of the network.
+        threads: of the CPU; None leaves it to the engine.
+        half: compute in 16-bit floats (float16 on CUDA, bfloat16 on the CPU) where the device has
+            them.
+    """
+    if device.type == "cuda":
+        return half_on_cuda(part.network) if half else part.network
     started = time.perf_counter()
     try:
+        precision: Literal["f32", "bf16"] = "bf16" if half and computes_in_bf16() else "f32"
         small = smallest_tile(part)
         model = Converted(part.network, small)
-        error = score_error(part.network, model.compile(small, threads), small)
+        error = score_error(part.network, model.compile(small, threads, precision), small)
         if error <= SCORE_BOUND:
-            network = model.compile(part.patch, threads)
-            fields = {"error": error, "seconds": round(time.perf_counter() - started, 2)}
+            network = model.compile(part.patch, threads, precision)
+            fields = {
+                "precision": precision,
+                "error": error,
+                "seconds": round(time.perf_counter() - started, 2),
+            }
             log.info("OPENVINO_USED", extra={"fields": fields})
             return network
         log.warning("OPENVINO_DISAGREES", extra={"fields": {"error": error}})

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from inference.catalog import ModelCard, verify
-from inference.engines import fast_network
+from inference.engines import fast_network, has_half
 from inference.nnunet_folder import Intensities, LoadedPart, load_part
 from inference.openvino import Compiled
 from inference.pipeline import DEFAULT, Options, Predictor, Progress, no_progress, wanted_labels
@@ -54,7 +53,9 @@ class NnunetPredictor:
         self.device = pick_device(device)
         verify(card)
         self._parts = [load_part(part, card, self.device) for part in card.parts]
-        self._fast: dict[int, Network] = {}
+        self._fast: dict[tuple[int, bool], Network] = {}
+        self.has_half = has_half(self.device)
+        """Whether 16-bit floats make it quicker here."""
 
     def predict(
         self,
@@ -98,9 +99,12 @@ class NnunetPredictor:
         """Return the model's labels that one part finds."""
         part = self._parts[index]
         exact = options.mode == "exact"
-        if not exact and index not in self._fast:
-            self._fast[index] = fast_network(part, self.device, torch.get_num_threads())
-        network = part.network if exact else self._fast[index]
+        half = self.has_half and self.device.type in options.half_on
+        if not exact and (index, half) not in self._fast:
+            self._fast[index, half] = fast_network(
+                part, self.device, torch.get_num_threads(), half=half
+            )
+        network = part.network if exact else self._fast[index, half]
         own = predict_part(
             part,
             image,
@@ -110,6 +114,7 @@ class NnunetPredictor:
             network=network,
             aggregation=self.card.aggregation,
             as_nnunet=exact,
+            tf32=not exact and half,
         )
         if isinstance(network, Compiled) and len(self._parts) > 1:
             network.release()  # five networks' layers would not fit side by side
@@ -157,6 +162,7 @@ def predict_part(
     network: Network | None = None,
     aggregation: Aggregation = "softmax",
     as_nnunet: bool = False,
+    tf32: bool = False,
 ) -> NDArray[np.uint8]:
     """Return the part's own labels [z, y, x] for `image` [z, y, x] in HU.
 
@@ -168,7 +174,8 @@ def predict_part(
         on_tile: see `label_image`.
         network: the same network on another engine.
         aggregation: see `label_image`.
-        as_nnunet: see `label_image`; and no TF32 on CUDA.
+        as_nnunet: see `label_image`.
+        tf32: let CUDA round what it multiplies to 10 bits of fraction, as cuDNN does by itself.
     """
     box = nonzero_box(image)
     cropped = normalise(image[box], part.intensities).transpose(part.axes)
@@ -188,7 +195,9 @@ def predict_part(
             sums_on=sums_on,
         )
 
-    with torch.backends.cudnn.flags(allow_tf32=False) if as_nnunet else nullcontext():
+    # Without `enabled` cuDNN would be off; with `benchmark` the same image would not always give
+    # the same labels.
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=tf32):
         found = _stepping_down(run, device)
     part.network.to(device)
     labels = np.zeros(image.shape, dtype=np.uint8)

@@ -42,6 +42,8 @@ class Options:
     """Names of what is wanted; parts that find none of it do not run. Empty: everything."""
     body_crop: bool = False
     """Leave out the air around the body; the tiles lie elsewhere, so labels differ a little."""
+    half_on: frozenset[str] = frozenset({"cuda"})
+    """Kinds of device (`cpu`, `cuda`) on which `fast` computes in 16-bit floats."""
 
     def __post_init__(self) -> None:
         """Refuse what is no way to run a model."""

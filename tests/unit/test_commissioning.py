@@ -13,7 +13,15 @@ import pytest
 from analysis_kit import ConstantPredictor, model_card, plan
 
 from dicomnode import agreement, checks, commissioning, pipeline
-from dicomnode.commissioning import Agreement, StructureAgreement, entries, record, why_not
+from dicomnode.commissioning import (
+    Agreement,
+    HalfAgreement,
+    StructureAgreement,
+    entries,
+    half_on,
+    record,
+    why_not,
+)
 from dicomnode.demo.series import write_series
 from dicomnode.errors import DicomnodeError, Refusal
 from dicomnode.imaging import read_scan
@@ -33,7 +41,7 @@ def card_in(weights: Path, digit: str = "a", **changes: Any) -> ModelCard:
     return replace(model_card(), parts=(part,), weights=weights / "test-model", **changes)
 
 
-def agreement_of(dice: float, minimum: float = 0.8) -> Agreement:
+def agreement_of(dice: float, minimum: float = 0.8, half: HalfAgreement | None = None) -> Agreement:
     structure = StructureAgreement(
         label=1, name="spleen", dice=dice, found_voxels=10, reference_voxels=10
     )
@@ -45,7 +53,35 @@ def agreement_of(dice: float, minimum: float = 0.8) -> Agreement:
         minimum=minimum,
         mean_dice=dice,
         structures=(structure,),
+        half=half,
     )
+
+
+CUDA = frozenset({"cuda"})
+
+
+@pytest.mark.parametrize(
+    ("device", "differing", "least_dice", "used_on"),
+    [
+        ("cpu", 0.001, 0.999, {"cpu", "cuda"}),
+        ("cpu", 0.0011, 1.0, {"cuda"}),
+        ("cpu", 0.0, 0.9989, {"cuda"}),
+        ("cuda", 0.0, 1.0, {"cuda"}),
+        ("cuda", 0.0, 0.9, set()),
+    ],
+)
+def test_half_precision_is_used_where_it_was_measured_to_agree(
+    tmp_path: Path, device: str, differing: float, least_dice: float, used_on: set[str]
+) -> None:
+    card = card_in(tmp_path)
+    assert half_on(card, CUDA) == CUDA
+    measured = HalfAgreement(device=device, differing=differing, least_dice=least_dice)
+    record(card, "Dr. A", agreement_of(0.95, half=measured), NOW)
+    assert half_on(card, CUDA) == used_on
+    assert pipeline.run_options(plan().options, card).half_on == used_on
+    assert half_on(replace(card, weights=tmp_path / "other"), CUDA) == CUDA
+    record(card, "Dr. B", None, NOW)
+    assert half_on(card, CUDA) == CUDA, "accepted by name: nothing was measured"
 
 
 def test_a_model_is_commissioned_by_its_reference_case(tmp_path: Path) -> None:

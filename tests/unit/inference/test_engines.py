@@ -18,6 +18,7 @@ from inference.nnunet import NnunetPredictor
 from inference.nnunet_folder import LoadedPart, load_part
 from inference.phantom import Body
 from inference.pipeline import Options, segment
+from inference.tiles import Network
 
 CPU = torch.device("cpu")
 DIFFERENT_LABELS = 0.001
@@ -51,7 +52,7 @@ def test_the_fast_engine_finds_what_torch_finds(monkeypatch: pytest.MonkeyPatch)
     predictor = NnunetPredictor(card, threads=2)
     fast = segment(volume, affine, card, predictor)
     exact = segment(volume, affine, card, predictor, options=Options(mode="exact"))
-    monkeypatch.setattr("inference.nnunet.fast_network", lambda part, *_: part.network)
+    monkeypatch.setattr("inference.nnunet.fast_network", lambda part, *_, **__: part.network)
     torchs = segment(volume, affine, card, NnunetPredictor(card, threads=2))
 
     assert np.mean(fast != exact) <= DIFFERENT_LABELS
@@ -61,6 +62,38 @@ def test_the_fast_engine_finds_what_torch_finds(monkeypatch: pytest.MonkeyPatch)
     assert len(large) > 20
     for label in large:
         assert dice(fast == label, torchs == label) >= DICE, card.structures[label - 1].name
+
+
+def test_16_bit_floats_run_where_they_are_asked_for(part: LoadedPart) -> None:
+    """Same labels in single precision as torch's to 1e-3; bfloat16 rounds to 8 bits of fraction."""
+    if not engines.has_half(CPU):
+        pytest.skip("this processor does not compute in bfloat16")
+    tile = torch.randn((1, 1, *part.patch), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        exact = part.network(tile)
+        single, half = (
+            engines.fast_network(part, CPU, 1, half=half)(tile).clone() for half in (False, True)
+        )
+    apart = [float((found - exact).abs().max() / exact.abs().max()) for found in (single, half)]
+    assert apart[0] < 1e-3 < apart[1] < 0.1
+
+
+def test_the_options_choose_the_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = read_card(write_model(tmp_path, structures=9, patch=(32, 24, 16)))
+    asked: list[bool] = []
+
+    def network(part: LoadedPart, *_: object, half: bool) -> Network:
+        asked.append(half)
+        return part.network
+
+    monkeypatch.setattr("inference.nnunet.fast_network", network)
+    predictor = NnunetPredictor(card)
+    predictor.has_half = True
+    image = np.zeros((32, 24, 16), dtype=np.float32)
+    for kinds in ((), ("cpu",), ("cpu", "cuda"), ("cuda",)):
+        predictor.predict(image, options=Options(half_on=frozenset(kinds)))
+    predictor.predict(image, options=Options(mode="exact", half_on=frozenset({"cpu"})))
+    assert asked == [False, True]
 
 
 def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:

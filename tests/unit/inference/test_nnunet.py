@@ -53,7 +53,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _torch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Single precision, whatever is quicker here: these tests compare every label."""
-    monkeypatch.setattr("inference.nnunet.fast_network", lambda part, *_: part.network)
+    monkeypatch.setattr("inference.nnunet.fast_network", lambda part, *_, **__: part.network)
 
 
 def hu(shape: tuple[int, int, int], seed: int = 0) -> NDArray[np.float32]:

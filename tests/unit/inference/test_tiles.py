@@ -105,3 +105,30 @@ def test_on_tile_counts_every_tile_and_may_stop_the_work() -> None:
 
     with pytest.raises(StoppedError):
         label_image(noisy, torch.zeros((6, 8, 4)), **arguments, on_tile=stop)
+
+
+def labels_of(logits: torch.Tensor) -> torch.Tensor:
+    """Labels of an image that is one tile, for a network that gives `logits` [class, z, y, x]."""
+    return label_image(
+        lambda _: logits[None],
+        torch.zeros(logits.shape[1:]),
+        patch=logits.shape[1:],
+        classes=len(logits),
+        step_size=0.5,
+        on_tile=ignore,
+        aggregation="logits",
+    )
+
+
+@pytest.mark.parametrize("classes", [2, 118, 255, 256])
+def test_the_largest_score_decides_and_the_first_of_equals(classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    logits = torch.randint(-3, 3, (classes, 3, 4, 5), generator=generator).float()
+    assert torch.equal(labels_of(logits).long(), logits.argmax(dim=0))
+
+
+def test_scores_that_are_not_numbers_are_an_error_and_no_label() -> None:
+    logits = torch.zeros((4, 3, 4, 5))
+    logits[2, 1, 1, 1] = torch.nan
+    with pytest.raises(ValueError, match="not numbers"):
+        labels_of(logits)
