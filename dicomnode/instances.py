@@ -25,6 +25,7 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
+from dicomnode import signs
 from dicomnode.domain.identifiers import (
     InstanceUID,
     InvalidUIDError,
@@ -193,6 +194,7 @@ def _header(dataset: Dataset, pixels: memoryview, syntax: UID, key: bytes) -> He
         made_by_this_software=_is_ours(dataset),
         image=image,
         place_mm=place_of(dataset),
+        **signs.read(dataset),
     )
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 from collections.abc import Hashable, Iterator
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -27,6 +28,7 @@ DEFAULT_NAME = "dicomnode.yaml"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
@@ -65,6 +67,11 @@ class Peer(_Section):
     """It may send to this node."""
     query: bool = False
     """It may be asked what it holds, by C-FIND."""
+    authority: bool = False
+    """What it says of instances counts: its rejection notes are honoured."""
+    study_quiet_seconds: Seconds | None = None
+    """Instead of assembly.study_quiet_seconds, for what comes from it."""
+    series_quiet_seconds: Seconds | None = None
 
     check_ae_title = field_validator("ae_title")(_ae_title)
 
@@ -193,6 +200,18 @@ class Settings(_Section):
     @property
     def patient_key_file(self) -> Path:
         return self.storage.patient_key_file or self.folder / "patient.key"
+
+    def assembly_of(self, calling_ae: str | None) -> AssemblyPolicy:
+        """Return how long to wait for what comes from an AE title."""
+        for peer in self.peers.values():
+            if peer.ae_title == calling_ae:
+                own = {
+                    name: value
+                    for name in ("study_quiet_seconds", "series_quiet_seconds")
+                    if (value := getattr(peer, name)) is not None
+                }
+                return replace(self.assembly, **own)
+        return self.assembly
 
     def peer_of(self, destination: str) -> Peer:
         """Return the peer that stands behind a destination."""

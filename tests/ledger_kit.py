@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from sqlalchemy import Table, select
 
 from dicomnode.domain import admission
 from dicomnode.domain.admission import Decision
-from dicomnode.domain.assembly import AssemblyPolicy
+from dicomnode.domain.assembly import AssemblyPolicy, Close
 from dicomnode.domain.identifiers import (
     InstanceUID,
     PatientKey,
@@ -24,7 +25,7 @@ from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
 from dicomnode.domain.plans import ModelOptions
 from dicomnode.domain.records import Delivery, Header, Job, SeriesFacts, StoredResult
 from dicomnode.domain.routing import Choice
-from dicomnode.ledger import Ledger, Transaction, deliveries, intake, jobs
+from dicomnode.ledger import Ledger, Transaction, closing, deliveries, intake, jobs
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -76,7 +77,12 @@ def digest_of(given: Header) -> str:
     return hashlib.sha256(repr(given).encode()).hexdigest()
 
 
-def come(tx: Transaction, given: Header, association: int | None = None) -> Decision:
+def come(
+    tx: Transaction,
+    given: Header,
+    association: int | None = None,
+    policy: AssemblyPolicy = POLICY,
+) -> Decision:
     """Let an instance come: what the receiver does in its transaction, without the bytes."""
     decision = decide(tx, given)
     stored = decision.fate in (admission.Fate.STORE, admission.Fate.STORE_ASIDE)
@@ -91,7 +97,7 @@ def come(tx: Transaction, given: Header, association: int | None = None) -> Deci
         size=1000,
         path=f"instances/{given.study_uid}/{given.series_uid}/{given.sop_instance_uid}.dcm",
         association_id=association,
-        policy=POLICY,
+        policy=policy,
         counts=decision.fate is admission.Fate.STORE,
     )
     return decision
@@ -115,14 +121,19 @@ def to_demo(_series: SeriesFacts) -> Choice:
     )
 
 
-def close(ledger: Ledger) -> int:
+def close(
+    ledger: Ledger,
+    policy: AssemblyPolicy | None = None,
+    choose: Callable[[SeriesFacts], Choice] = to_demo,
+) -> int:
     """Close what is due; return how many studies."""
     count = 0
     while True:
         with ledger.transaction() as tx:
-            if not jobs.close_due_study(tx, to_demo):
-                return count
-        count += 1
+            decided = closing.close_due_study(tx, choose, policy or POLICY)
+        if decided is None:
+            return count
+        count += isinstance(decided, Close)
 
 
 def claim(ledger: Ledger, worker: str = "node-1:work") -> Job | None:

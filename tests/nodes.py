@@ -73,6 +73,7 @@ class Node:
             "assembly": {
                 "study_quiet_seconds": quiet_seconds,
                 "series_quiet_seconds": quiet_seconds,
+                "max_study_age_days": None,  # real and invented series are old
             },
             "rules": [
                 {

@@ -128,6 +128,7 @@ def _write_config(run: Path, node_port: int, archive_port: int) -> Path:
         "assembly": {
             "study_quiet_seconds": QUIET_SECONDS,
             "series_quiet_seconds": QUIET_SECONDS,
+            "max_study_age_days": None,
         },
         "rules": [
             {

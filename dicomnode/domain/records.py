@@ -18,6 +18,28 @@ from dicomnode.domain.plans import ModelOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndSign:
+    """What an instance says of how many belong together: an acquisition or a concatenation."""
+
+    group: str
+    """Which acquisition (0020,0012) or concatenation (0020,9161) of its series."""
+    total: int
+    """Images in Acquisition (0020,1002), or In-concatenation Total Number (0020,9163)."""
+    number: int
+    """Instance Number (0020,0013), or In-concatenation Number (0020,9162)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """A rejection note (IHE RAD, Imaging Object Change Management): what it says of what."""
+
+    code: str
+    """Of its Document Title, from DCM: 113001, 113037, 113038 or 113039."""
+    instances: tuple[InstanceUID, ...]
+    """Of all studies that it names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """What admission and the rules need of an instance, read without decoding it."""
 
@@ -45,6 +67,13 @@ class Header:
     """What the rules and the chooser look at."""
     place_mm: float | None = None
     """Where the image lies along its own normal (LPS); None where it does not say."""
+    study_at: datetime | None = None
+    """Study Date and Time; the machine's local time unless Timezone Offset From UTC says other."""
+    requested_priority: str = ""
+    """Requested Procedure Priority (0040,1003), where the modality has copied it."""
+    end: EndSign | None = None
+    rejection: Rejection | None = None
+    """What a Key Object Selection rejects, if it is a rejection note."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from dicomnode.domain.plans import DEFAULT_OPTIONS, ModelOptions
 from dicomnode.domain.records import SeriesFacts
@@ -59,6 +59,10 @@ class Rule:
     """Where the results go; none means nowhere: they stay in the spool."""
     options: ModelOptions = DEFAULT_OPTIONS
     """How the model is run."""
+    any_age: bool = False
+    """Analyse studies of any age, not only of assembly.max_study_age_days."""
+    priority: Literal["stat", "routine"] = "routine"
+    """Of the jobs; stat goes before whatever else waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,8 @@ class Choice:
     destinations: tuple[str, ...]
     why: str
     options: ModelOptions = DEFAULT_OPTIONS
+    any_age: bool = False
+    stat: bool = False
 
 
 def _any_like(patterns: Sequence[str], *values: str) -> bool:
@@ -131,6 +137,8 @@ def choose(rules: Sequence[Rule], series: SeriesFacts) -> Choice:
                 destinations=rule.destinations if rule.model else (),
                 why=why,
                 options=rule.options,
+                any_age=rule.any_age,
+                stat=rule.priority == "stat",
             )
         reasons.append(f"{rule.name!r}: {reason}")
     why = "no rule matches (" + "; ".join(reasons) + ")" if reasons else "there are no rules"

@@ -24,7 +24,8 @@ def release_study(tx: Transaction, study_uid: str, who: str, reason: str) -> boo
     row = tx.connection.execute(
         select(study).where(study.c.study_uid == study_uid).with_for_update(key_share=True)
     ).first()
-    if row is None or not tx.move(study, row.id, "release", hold_reason=None, due_at=tx.now):
+    again = {"hold_reason": None, "opened_at": tx.now, "due_at": tx.now, "look_at": tx.now}
+    if row is None or not tx.move(study, row.id, "release", **again):
         return False
     held = select(delivery.c.id).join(job, job.c.id == delivery.c.job_id)
     for delivery_id in (

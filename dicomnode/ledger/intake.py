@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row, exists, func, select
 
 from dicomnode.domain.admission import ATTENTION, Decision
-from dicomnode.domain.assembly import AssemblyPolicy, closes_at
+from dicomnode.domain.assembly import AssemblyPolicy, look_at, plausible, quiet_at
 from dicomnode.domain.identifiers import PatientKey, StudyUID, TransferSyntaxUID
 from dicomnode.domain.images import encode
 from dicomnode.domain.lifecycle import DELIVERED, DONE, HELD, OPEN
@@ -152,6 +152,7 @@ def add(
     if counts and _is_taken_up(tx, series_row):
         generation += 1
         _supersede(tx, study_row.id, series_row, generation)
+    end = header.end
     tx.connection.execute(
         instance.insert().values(
             series_id=series_row.id,
@@ -170,6 +171,9 @@ def add(
             counts=int(counts),
             facts=encode(header.image),
             place_mm=header.place_mm,
+            end_group=None if end is None else end.group,
+            end_total=None if end is None else end.total,
+            end_number=None if end is None else end.number,
             received_at=tx.now,
         )
     )
@@ -188,7 +192,7 @@ def add(
         .where(series.c.id == series_row.id)
         .values(last_at=tx.now, generation=generation)
     )
-    _arrive(tx, study_row, policy)
+    _arrive(tx, study_row, policy, is_image=series_row.modality == "CT")
     if decision.hold_study:
         hold(tx, study_row.id, decision)
 
@@ -245,7 +249,10 @@ def _study(tx: Transaction, header: Header, *, counts: bool) -> Row[Any]:
         state=OPEN,
         first_at=tx.now,
         last_at=tx.now,
+        study_at=plausible(header.study_at, tx.now),
+        opened_at=tx.now,
         due_at=tx.now,
+        look_at=tx.now,
     )
     # With key_share others may still insert rows that refer to the study, such as events: those who
     # hold a lock that is needed here would otherwise wait for this one, and nobody could go on.
@@ -255,7 +262,7 @@ def _study(tx: Transaction, header: Header, *, counts: bool) -> Row[Any]:
     if created:
         tx.event("STUDY_BEGAN", study=row.id)
         if not counts:
-            tx.move(study, row.id, "close", closed_at=tx.now, due_at=None)
+            tx.move(study, row.id, "close", closed_at=tx.now, due_at=None, look_at=None)
     return row
 
 
@@ -269,6 +276,7 @@ def _series(tx: Transaction, header: Header, study_id: int) -> Row[Any]:
         description=header.series_description,
         body_part=header.body_part,
         slice_thickness_mm=header.slice_thickness_mm,
+        requested_priority=header.requested_priority,
         last_at=tx.now,
     )
     return tx.connection.execute(
@@ -316,12 +324,18 @@ def _supersede(tx: Transaction, study_id: int, series_row: Row[Any], generation:
     )
 
 
-def _arrive(tx: Transaction, study_row: Row[Any], policy: AssemblyPolicy) -> None:
-    images = tx.connection.execute(
-        select(series.c.last_at).where(series.c.study_id == study_row.id, series.c.modality == "CT")
-    ).scalars()
-    due = closes_at(tx.now, images, policy)
-    values: dict[str, Any] = {"last_at": tx.now, "due_at": due}
+def _arrive(
+    tx: Transaction, study_row: Row[Any], policy: AssemblyPolicy, *, is_image: bool
+) -> None:
+    opens = study_row.due_at is None  # it was closed
+    opened_at = tx.now if opens else study_row.opened_at
+    quiet = quiet_at(tx.now, policy, is_image=is_image, before=study_row.due_at)
+    values: dict[str, Any] = {
+        "last_at": tx.now,
+        "opened_at": opened_at,
+        "due_at": quiet,
+        "look_at": look_at(tx.now, opened_at, quiet, policy),
+    }
     if study_row.state == HELD:
         tx.connection.execute(study.update().where(study.c.id == study_row.id).values(**values))
     else:

@@ -3,52 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import ColumnElement, Row, func, select
 
 from dicomnode.domain.admission import ATTENTION
+from dicomnode.domain.assembly import AssemblyPolicy, days_too_old
 from dicomnode.domain.identifiers import SeriesUID, StudyUID
-from dicomnode.domain.lifecycle import DELIVERED, HELD, LEASED, OPEN, PENDING, QUEUED
+from dicomnode.domain.lifecycle import DELIVERED, HELD, LEASED, PENDING, QUEUED
 from dicomnode.domain.outcomes import Refuse, Retry
 from dicomnode.domain.plans import SR, ModelOptions, Predecessor
 from dicomnode.domain.records import Job, SeriesFacts, StoredResult
 from dicomnode.domain.routing import Choice
+from dicomnode.domain.turns import Turn, turn, urgency
 from dicomnode.ledger.core import Transaction
-from dicomnode.ledger.tables import association, delivery, instance, job, result, series, study
+from dicomnode.ledger.tables import (
+    association,
+    delivery,
+    instance,
+    job,
+    node,
+    result,
+    series,
+    study,
+)
 
 
-def close_due_study(tx: Transaction, choose: Callable[[SeriesFacts], Choice]) -> bool:
-    """Close one study that has been quiet long enough, and queue the jobs its series get.
-
-    Returns:
-        Whether there was one.
-    """
-    row = tx.connection.execute(
-        select(study)
-        .where(study.c.state == OPEN, study.c.due_at <= tx.now, study.c.node_id == tx.node_id)
-        .order_by(study.c.due_at)
-        .limit(1)
-        .with_for_update(skip_locked=True, key_share=True)
-    ).first()
-    if row is None:
-        return False
+def queue_jobs(
+    tx: Transaction,
+    study_row: Row[Any],
+    choose: Callable[[SeriesFacts], Choice],
+    policy: AssemblyPolicy,
+) -> int:
+    """Choose for every series of a study that closes, and queue the jobs; return how many."""
     queued = 0
     for series_row in tx.connection.execute(
-        select(series).where(series.c.study_id == row.id)
+        select(series).where(series.c.study_id == study_row.id)
     ).all():
-        choice = choose(_facts(tx, series_row))
+        choice = of_age(choose(_facts(tx, series_row)), study_row, policy)
         tx.connection.execute(
             series.update()
             .where(series.c.id == series_row.id)
             .values(chosen_model=choice.model, choice=choice.why)
         )
-        queued += _queue(tx, row, series_row, choice)
-    tx.move(study, row.id, "close", closed_at=tx.now, due_at=None)
-    tx.event("STUDY_CLOSED", detail=f"{queued} jobs queued", study=row.id)
-    return True
+        queued += _queue(tx, study_row, series_row, choice)
+    return queued
+
+
+def of_age(choice: Choice, study_row: Row[Any], policy: AssemblyPolicy) -> Choice:
+    """Return the choice, or none for a study that was too old when it came."""
+    if choice.model is None or choice.any_age or study_row.fetched_at is not None:
+        return choice
+    days = days_too_old(study_row.study_at, study_row.first_at, policy)
+    if days is None:
+        return choice
+    why = f"{choice.why}, but the study was {days} days old when it came: kept, not analysed"
+    return replace(choice, model=None, destinations=(), why=why)
 
 
 def _facts(tx: Transaction, row: Row[Any]) -> SeriesFacts:
@@ -82,6 +94,7 @@ def _queue(tx: Transaction, study_row: Row[Any], series_row: Row[Any], choice: C
         rule=choice.rule or "",
         destinations=list(choice.destinations),
         options=asdict(choice.options),
+        urgency=urgency(rule_says_stat=choice.stat, requested=series_row.requested_priority),
         state=QUEUED,
         due_at=tx.now,
         created_at=tx.now,
@@ -91,7 +104,14 @@ def _queue(tx: Transaction, study_row: Row[Any], series_row: Row[Any], choice: C
 
 
 def claim(tx: Transaction, worker: str, lease: timedelta) -> Job | None:
-    """Lease the job that has waited longest, or return None."""
+    """Lease the job whose turn it is (`domain.turns`), or return None."""
+    whose_turn = turn(
+        tx.connection.execute(select(node.c.claims).where(node.c.id == tx.node_id)).scalar() or 0
+    )
+    order: tuple[ColumnElement[Any], ...] = (job.c.created_at.asc(), job.c.id.asc())
+    if whose_turn is Turn.MOST_URGENT:
+        recency = func.coalesce(study.c.study_at, study.c.first_at)
+        order = (job.c.urgency.asc(), recency.desc(), job.c.id.asc())
     row = tx.connection.execute(
         select(job, study.c.study_uid, series.c.series_uid)
         .join(study, study.c.id == job.c.study_id)
@@ -102,12 +122,15 @@ def claim(tx: Transaction, worker: str, lease: timedelta) -> Job | None:
             job.c.node_id == tx.node_id,
             study.c.state != HELD,
         )
-        .order_by(job.c.due_at, job.c.id)
+        .order_by(*order)
         .limit(1)
         .with_for_update(skip_locked=True, key_share=True, of=job)
     ).first()
     if row is None:
         return None
+    tx.connection.execute(
+        node.update().where(node.c.id == tx.node_id).values(claims=node.c.claims + 1)
+    )
     attempt = row.attempt + 1
     analysed_at: datetime = row.analysed_at or tx.now
     tx.move(

@@ -80,6 +80,7 @@ node = Table(
     Column("id", String(64), primary_key=True),
     _text("ae_title", String(16)),
     _text("patient_key_id", String(16)),
+    Column("claims", BigInteger, nullable=False, default=0),
     _time("started_at"),
 )
 
@@ -111,9 +112,14 @@ study = Table(
     _text("hold_reason", CODE, default=None),
     _time("first_at"),
     _time("last_at"),
+    _time("study_at", nullable=True),
+    _time("fetched_at", nullable=True),
+    _time("opened_at"),
     _time("due_at", nullable=True),
+    _time("look_at", nullable=True),
     _time("closed_at", nullable=True),
-    Index("ix_study_state_due_at", "state", "due_at"),
+    _text("closed_by", CODE, default=None),
+    Index("ix_study_state_look_at", "state", "look_at"),
 )
 
 series = Table(
@@ -127,6 +133,7 @@ series = Table(
     _text("description"),
     _text("body_part"),
     Column("slice_thickness_mm", Float),
+    _text("requested_priority", String(16)),
     Column("generation", Integer, nullable=False, default=1),
     _text("chosen_model", CODE, default=None),
     _text("choice"),
@@ -154,9 +161,36 @@ instance = Table(
     Column("counts", Integer, nullable=False, default=1),
     _text("facts"),
     Column("place_mm", Float),
+    Column("end_group", String(80)),
+    Column("end_total", BigInteger),
+    Column("end_number", BigInteger),
+    _text("rejected", CODE, default=None),
     _time("received_at"),
     _time("purged_at", nullable=True),
     Index("ix_instance_series_id", "series_id"),
+)
+
+answer = Table(
+    "answer",
+    metadata,
+    _key(),
+    _to("study"),
+    _text("peer", CODE),
+    _time("first_at"),
+    _time("last_at"),
+    Column("counts", JSON, nullable=False),
+    Index("ix_answer_study_id", "study_id"),
+)
+
+rejection = Table(
+    "rejection",
+    metadata,
+    _key(),
+    Column("sop_instance_uid", UID, nullable=False),
+    Column("note_uid", UID, nullable=False),
+    _text("code", CODE),
+    _time("at"),
+    UniqueConstraint("sop_instance_uid", "note_uid"),
 )
 
 job = Table(
@@ -172,6 +206,7 @@ job = Table(
     _text("rule"),
     Column("destinations", JSON, nullable=False),
     Column("options", JSON, nullable=False),
+    Column("urgency", Integer, nullable=False, default=1),
     Column("state", CODE, nullable=False),
     Column("attempt", Integer, nullable=False, default=0),
     Column("failures", Integer, nullable=False, default=0),
@@ -208,6 +243,8 @@ result = Table(
     Column("digest", DIGEST, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("summary", JSON, nullable=False),
+    _time("withdraw_at", nullable=True),
+    _text("withdraw_reason", CODE, default=None),
     _time("created_at"),
     UniqueConstraint("job_id", "kind"),
 )

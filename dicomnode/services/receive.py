@@ -167,7 +167,7 @@ class Receiver:
             size=len(request.data),
             path=path,
             association_id=request.association_id,
-            policy=self._settings.assembly,
+            policy=self._settings.assembly_of(request.requestor.calling_ae),
             counts=decision.fate is Fate.STORE,
         )
         self._spool.publish(tmp, path)

@@ -1,6 +1,6 @@
 """The tick role: the clock that looks for what is due. APScheduler keeps no state, the ledger does.
 
-Closes studies that have been quiet, and takes back jobs whose worker is silent.
+Closes studies that are complete, and takes back jobs whose worker is silent.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from functools import partial
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from dicomnode.domain.assembly import Close
 from dicomnode.domain.outcomes import Retry
 from dicomnode.domain.routing import choose
 from dicomnode.errors import LedgerError
-from dicomnode.ledger import jobs
+from dicomnode.ledger import closing, jobs
 from dicomnode.services.common import Context, beat_until_stopped, role
 from dicomnode.settings import Settings
 
@@ -27,13 +28,16 @@ LEASES_EVERY_SECONDS = 2.0
 
 
 def close_due_studies(context: Context) -> int:
-    """Close every study that is due; return how many."""
+    """Look at every study that may be complete, and close those that are; return how many."""
     count = 0
     while not context.stop.is_set():
         with context.ledger.transaction() as tx:
-            if not jobs.close_due_study(tx, partial(choose, context.settings.rules)):
-                return count
-        count += 1
+            decided = closing.close_due_study(
+                tx, partial(choose, context.settings.rules), context.settings.assembly
+            )
+        if decided is None:
+            return count
+        count += isinstance(decided, Close)
     return count
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ledger_kit import (
     LEASE,
+    POLICY,
     QUIET_SECONDS,
     analysed,
     claimed,
@@ -26,9 +27,10 @@ from ledger_kit import (
     to_demo,
 )
 
+from dicomnode.domain.assembly import Close
 from dicomnode.domain.records import Job
 from dicomnode.errors import LedgerError
-from dicomnode.ledger import Ledger, jobs
+from dicomnode.ledger import Ledger, closing, jobs
 from dicomnode.ledger.tables import delivery, instance, job, series, study
 
 THREADS = 6
@@ -84,7 +86,7 @@ def test_a_study_is_closed_once(ledger: Ledger, clock: Any, together: Any) -> No
 
     def tick(_: int) -> int:
         with ledger.transaction() as tx:
-            return int(jobs.close_due_study(tx, to_demo))
+            return int(isinstance(closing.close_due_study(tx, to_demo, POLICY), Close))
 
     assert sum(together(tick)) + close(ledger) == 2
     assert states(ledger, job) == ["QUEUED", "QUEUED"]

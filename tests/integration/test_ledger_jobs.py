@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from ledger_kit import (
     LEASE,
+    POLICY,
     QUIET_SECONDS,
     analysed,
     claim,
@@ -25,11 +26,12 @@ from ledger_kit import (
     to_demo,
 )
 
+from dicomnode.domain.assembly import Close
 from dicomnode.domain.outcomes import Refuse, Retry
 from dicomnode.domain.plans import ModelOptions
 from dicomnode.domain.records import Job, SeriesFacts
 from dicomnode.domain.routing import Choice
-from dicomnode.ledger import Ledger, intake, jobs
+from dicomnode.ledger import Ledger, closing, intake, jobs
 from dicomnode.ledger.tables import delivery, event, job, result, series, study
 
 CRASH = Retry("WORKER_CRASHED", "the process ended")
@@ -67,7 +69,7 @@ def test_the_study_that_waits_longest_closes_first(ledger: Ledger, clock: Any) -
     receive(ledger, header("1.2", study="1.7"))
     clock.forward(QUIET_SECONDS)
     with ledger.transaction() as tx:
-        assert jobs.close_due_study(tx, to_demo)
+        assert isinstance(closing.close_due_study(tx, to_demo, POLICY), Close)
     assert states(ledger, study) == ["CLOSED", "OPEN"]
 
 
@@ -88,7 +90,7 @@ def test_what_the_rules_are_asked(ledger: Ledger, clock: Any) -> None:
         return Choice(model=None, rule=None, destinations=(), why="because")
 
     with ledger.transaction() as tx:
-        jobs.close_due_study(tx, choose)
+        closing.close_due_study(tx, choose, POLICY)
     assert asked == [
         SeriesFacts(
             modality="CT",
@@ -111,7 +113,7 @@ def test_a_series_is_analysed_once_by_a_model(ledger: Ledger, clock: Any, queued
     assert [(row.model_id, row.generation) for row in rows(ledger, job)] == [("demo", 1)] * 2
     assert len({row.series_id for row in rows(ledger, job)}) == 2
     details = [row.detail for row in rows(ledger, event) if row.code == "STUDY_CLOSED"]
-    assert details == ["1 jobs queued", "1 jobs queued"]
+    assert details == ["1 jobs queued; QUIET: nothing more came"] * 2
 
 
 def test_only_the_node_that_has_the_bytes_closes_and_claims(
@@ -153,15 +155,6 @@ def test_a_claim_says_all_that_an_analysis_needs(ledger: Ledger, clock: Any, que
     assert (row.state, row.worker, row.lease_until) == ("LEASED", "node-1:work", clock.now + LEASE)
     assert events(ledger)[-1] == ("JOB_CLAIMED", "info")
     assert claim(ledger) is None
-
-
-def test_the_job_that_waits_longest_is_claimed_first(ledger: Ledger, clock: Any) -> None:
-    for number in (1, 2, 3):
-        receive(ledger, header(f"1.{number}", study=f"1.2.{number}"))
-        clock.forward(1)
-    clock.forward(QUIET_SECONDS)
-    close(ledger)
-    assert [claimed(ledger).study_uid for _ in range(3)] == ["1.2.1", "1.2.2", "1.2.3"]
 
 
 def test_a_heartbeat_keeps_the_lease(ledger: Ledger, clock: Any, queued: None) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dicomnode.domain import admission
 from dicomnode.domain.admission import Fate
-from dicomnode.domain.assembly import AssemblyPolicy, closes_at
+from dicomnode.domain.assembly import AssemblyPolicy, look_at, quiet_at
 from dicomnode.domain.identifiers import (
     InstanceUID,
     InvalidUIDError,
@@ -110,24 +110,24 @@ POLICIES = st.builds(
 )
 
 
-@given(TIMES, st.lists(TIMES), POLICIES)
-def test_a_study_never_closes_while_something_is_fresh(
-    study: datetime, series: list[datetime], policy: AssemblyPolicy
+@given(TIMES, st.none() | TIMES, POLICIES, st.booleans())
+def test_a_study_is_never_quiet_while_something_is_fresh(
+    now: datetime, before: datetime | None, policy: AssemblyPolicy, image: bool
 ) -> None:
-    closes = closes_at(study, series, policy)
-    assert closes >= study + timedelta(seconds=policy.study_quiet_seconds)
-    for last in series:
-        assert closes >= last + timedelta(seconds=policy.series_quiet_seconds)
+    quiet = quiet_at(now, policy, is_image=image, before=before)
+    assert quiet >= now + timedelta(seconds=policy.study_quiet_seconds)
+    assert not image or quiet >= now + timedelta(seconds=policy.series_quiet_seconds)
+    assert before is None or quiet >= before
 
 
-@given(TIMES, st.lists(TIMES), POLICIES, st.integers(0, 100_000))
-def test_a_later_arrival_never_makes_a_study_close_sooner(
-    study: datetime, series: list[datetime], policy: AssemblyPolicy, later: int
+@given(TIMES, TIMES, POLICIES, st.booleans(), st.integers(0, 100_000))
+def test_a_later_arrival_never_makes_a_study_quiet_sooner(
+    now: datetime, before: datetime, policy: AssemblyPolicy, image: bool, later: int
 ) -> None:
-    closes = closes_at(study, series, policy)
-    moved = study + timedelta(seconds=later)
-    assert closes_at(moved, series, policy) >= closes
-    assert closes_at(study, [*series, moved], policy) >= closes
+    quiet = quiet_at(now, policy, is_image=image, before=before)
+    moved = now + timedelta(seconds=later)
+    assert quiet_at(moved, policy, is_image=image, before=quiet) >= quiet
+    assert look_at(moved, before, quiet, policy) <= quiet
 
 
 # Rules

@@ -222,8 +222,10 @@ NO_CODES = {
     "IMAGE",  # values of Query/Retrieve Level
     "SERIES",
     "STUDY",
+    "HIGH",  # a value of Requested Procedure Priority
     "LOCALIZER",  # a value of Image Type
     "RELEASED",  # how a good association ends
+    "STAT",  # as HIGH
     "STATE_DIRECTORY",
 }
 COMPOSED = {"ASSOCIATION_ABORTED", "STATUS_xxxx"}

@@ -222,7 +222,7 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
         ("\nnode:\n  prot: 1", "3: node.prot: unknown key; known here: ae_title, bind, id, port"),
         (
             "peers:\n  P:\n    ae_title: P\n    host: h\n    accepts: true",
-            "5: peers.P.accepts: unknown key; known here: accept, ae_title, host, port",
+            "5: peers.P.accepts: unknown key; known here: accept, ae_title, authority, host,",
         ),
         (
             PEERS + "  x: {peer: PACS, profil: pacs}",
@@ -230,11 +230,11 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
         ),
         (
             "assembly:\n  quiet: 1",
-            "2: assembly.quiet: unknown key; known here: series_quiet_seconds, study_quiet_seconds",
+            "2: assembly.quiet: unknown key; known here: count_apart_seconds, count_wait_seconds,",
         ),
         (
             "rules:\n  - name: a\n    model: b\n    wen: {}",
-            "4: rules.0.wen: unknown key; known here: destinations, model, name, options, when",
+            "4: rules.0.wen: unknown key; known here: any_age, destinations, model, name,",
         ),
         (
             "rules:\n  - name: a\n    model: b\n    when:\n      modalities: [CT]",

@@ -16,6 +16,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("ae_title", sa.String(length=16), nullable=False),
         sa.Column("patient_key_id", sa.String(length=16), nullable=False),
+        sa.Column("claims", sa.BigInteger(), nullable=False),
         sa.Column("started_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_node")),
     )
@@ -56,13 +57,18 @@ def upgrade() -> None:
         sa.Column("hold_reason", sa.String(length=64), nullable=True),
         sa.Column("first_at", UtcDateTime(), nullable=False),
         sa.Column("last_at", UtcDateTime(), nullable=False),
+        sa.Column("study_at", UtcDateTime(), nullable=True),
+        sa.Column("fetched_at", UtcDateTime(), nullable=True),
+        sa.Column("opened_at", UtcDateTime(), nullable=False),
         sa.Column("due_at", UtcDateTime(), nullable=True),
+        sa.Column("look_at", UtcDateTime(), nullable=True),
         sa.Column("closed_at", UtcDateTime(), nullable=True),
+        sa.Column("closed_by", sa.String(length=64), nullable=True),
         sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_study_node_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_study")),
         sa.UniqueConstraint("study_uid", name=op.f("uq_study_study_uid")),
     )
-    op.create_index("ix_study_state_due_at", "study", ["state", "due_at"], unique=False)
+    op.create_index("ix_study_state_look_at", "study", ["state", "look_at"], unique=False)
     op.create_table(
         "worker",
         sa.Column("id", sa.String(length=128), nullable=False),
@@ -90,6 +96,7 @@ def upgrade() -> None:
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("body_part", sa.Text(), nullable=False),
         sa.Column("slice_thickness_mm", sa.Float(), nullable=True),
+        sa.Column("requested_priority", sa.String(length=16), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("chosen_model", sa.String(length=64), nullable=True),
         sa.Column("choice", sa.Text(), nullable=False),
@@ -126,6 +133,10 @@ def upgrade() -> None:
         sa.Column("counts", sa.Integer(), nullable=False),
         sa.Column("facts", sa.Text(), nullable=False),
         sa.Column("place_mm", sa.Float(), nullable=True),
+        sa.Column("end_group", sa.String(length=80), nullable=True),
+        sa.Column("end_total", sa.BigInteger(), nullable=True),
+        sa.Column("end_number", sa.BigInteger(), nullable=True),
+        sa.Column("rejected", sa.String(length=64), nullable=True),
         sa.Column("received_at", UtcDateTime(), nullable=False),
         sa.Column("purged_at", UtcDateTime(), nullable=True),
         sa.ForeignKeyConstraint(
@@ -137,6 +148,40 @@ def upgrade() -> None:
         sa.UniqueConstraint("sop_instance_uid", name=op.f("uq_instance_sop_instance_uid")),
     )
     op.create_index("ix_instance_series_id", "instance", ["series_id"], unique=False)
+    op.create_table(
+        "answer",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("study_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("peer", sa.String(length=64), nullable=False),
+        sa.Column("first_at", UtcDateTime(), nullable=False),
+        sa.Column("last_at", UtcDateTime(), nullable=False),
+        sa.Column("counts", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(["study_id"], ["study.id"], name=op.f("fk_answer_study_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_answer")),
+    )
+    op.create_index("ix_answer_study_id", "answer", ["study_id"], unique=False)
+    op.create_table(
+        "rejection",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("note_uid", sa.String(length=64), nullable=False),
+        sa.Column("code", sa.String(length=64), nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_rejection")),
+        sa.UniqueConstraint(
+            "sop_instance_uid", "note_uid", name=op.f("uq_rejection_sop_instance_uid_note_uid")
+        ),
+    )
     op.create_table(
         "job",
         sa.Column(
@@ -156,6 +201,7 @@ def upgrade() -> None:
         sa.Column("rule", sa.Text(), nullable=False),
         sa.Column("destinations", sa.JSON(), nullable=False),
         sa.Column("options", sa.JSON(), nullable=False),
+        sa.Column("urgency", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(length=64), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
@@ -201,6 +247,8 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("summary", sa.JSON(), nullable=False),
+        sa.Column("withdraw_at", UtcDateTime(), nullable=True),
+        sa.Column("withdraw_reason", sa.String(length=64), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_result_job_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_result")),
