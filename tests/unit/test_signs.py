@@ -14,6 +14,9 @@ from dicomnode.domain.records import EndSign, Rejection
 from dicomnode.instances import read_header
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")
+
+
 def dataset(**values: Any) -> Dataset:
     made = Dataset()
     for keyword, value in values.items():
@@ -46,7 +49,6 @@ def dataset(**values: Any) -> Dataset:
         ("00010101", "000000", "+1400", None),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Invalid value for VR")
 def test_the_time_of_a_study(
     day: str, hour: str, offset: str, expected: tuple[int, ...] | None
 ) -> None:
