@@ -1,0 +1,134 @@
+"""PDUs out of a socket: blocking, into one buffer, each with a deadline.
+
+A socket that blocks with a time limit waits in poll(2): no number of open files is too high for it.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import time
+from dataclasses import dataclass
+
+from dicomnode.network.pdus import HEADER_BYTES
+
+
+class WireError(Exception):
+    """No further PDU comes."""
+
+
+class ClosedError(WireError):
+    """The peer has closed the connection, or it broke."""
+
+
+class SilentError(WireError):
+    """Nothing came for longer than is waited for the next PDU."""
+
+
+class SlowError(WireError):
+    """A PDU that had begun was not there in time."""
+
+
+class OversizeError(WireError):
+    """A PDU says that it is longer than what is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pdu:
+    """A PDU whose body lies in the buffer; it is valid until the next one is read."""
+
+    kind: int
+    body: memoryview
+
+
+class Wire:
+    """The connection to a peer.
+
+    Args:
+        connection: connected, possibly within TLS.
+        pdu_seconds: how long a PDU may take from its first byte to its last.
+    """
+
+    def __init__(self, connection: socket.socket, *, pdu_seconds: float) -> None:
+        self._socket = connection
+        self._pdu_seconds = pdu_seconds
+        self._buffer = bytearray(1 << 14)
+        self._start = 0
+        self._end = 0
+
+    def read(self, longest: int, wait_seconds: float) -> Pdu:
+        """Read the next PDU.
+
+        Args:
+            longest: body that is taken, in bytes.
+            wait_seconds: for its first byte.
+
+        Raises:
+            WireError: there is none; the subclass says why.
+        """
+        if self._end == self._start:
+            self._start = self._end = 0
+            self._receive(time.monotonic() + wait_seconds, SilentError)
+        deadline = time.monotonic() + self._pdu_seconds
+        self._have(HEADER_BYTES, deadline)
+        kind, length = struct.unpack_from(">BxI", self._buffer, self._start)
+        if length > longest:
+            raise OversizeError(f"a PDU of {length} bytes, at most {longest} are taken")
+        self._have(HEADER_BYTES + length, deadline)
+        first = self._start + HEADER_BYTES
+        self._start = first + length
+        return Pdu(kind, memoryview(self._buffer)[first : self._start])
+
+    def write(self, data: bytes) -> None:
+        """Send bytes.
+
+        Raises:
+            ClosedError: they cannot be sent.
+        """
+        try:
+            self._socket.settimeout(self._pdu_seconds)
+            self._socket.sendall(data)
+        except OSError as error:
+            raise ClosedError(str(error)) from error
+
+    def drain(self, seconds: float) -> None:
+        """Wait until the peer closes, and throw away what still comes (PS3.8 9.2, Sta13)."""
+        deadline = time.monotonic() + seconds
+        try:
+            while True:
+                self._start = self._end = 0
+                self._receive(deadline, SilentError)
+        except WireError:
+            return
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+    def _have(self, size: int, deadline: float) -> None:
+        """Make sure that `size` bytes lie in the buffer from where the next PDU starts."""
+        if self._start + size > len(self._buffer):
+            # Nobody holds a view of what was read before: the bytes may move.
+            rest = self._buffer[self._start : self._end]
+            if size > len(self._buffer):
+                self._buffer = bytearray(2 * size)
+            self._buffer[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
+        while self._end - self._start < size:
+            self._receive(deadline, SlowError)
+
+    def _receive(self, deadline: float, too_late: type[WireError]) -> None:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise too_late
+        try:
+            self._socket.settimeout(remaining)
+            count = self._socket.recv_into(memoryview(self._buffer)[self._end :])
+        except (TimeoutError, ssl.SSLWantReadError) as error:
+            raise too_late from error
+        except OSError as error:
+            raise ClosedError(str(error)) from error
+        if count == 0:
+            raise ClosedError("the peer closed the connection")
+        self._end += count
