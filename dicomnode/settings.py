@@ -213,6 +213,13 @@ class Settings(_Section):
                 return replace(self.assembly, **own)
         return self.assembly
 
+    def is_authority(self, calling_ae: str | None) -> bool:
+        """Whether what an AE title says of instances counts."""
+        return any(
+            peer.authority and peer.accept and peer.ae_title == calling_ae
+            for peer in self.peers.values()
+        )
+
     def peer_of(self, destination: str) -> Peer:
         """Return the peer that stands behind a destination."""
         return self.peers[self.destinations[destination].peer]

@@ -25,7 +25,7 @@ from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
 from dicomnode.domain.plans import ModelOptions
 from dicomnode.domain.records import Delivery, Header, Job, SeriesFacts, StoredResult
 from dicomnode.domain.routing import Choice
-from dicomnode.ledger import Ledger, Transaction, closing, deliveries, intake, jobs
+from dicomnode.ledger import Ledger, Transaction, closing, deliveries, intake, jobs, rejections
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -69,6 +69,7 @@ def decide(tx: Transaction, given: Header, digest: str | None = None) -> Decisio
         known=known.instance,
         study_patient=known.study_patient,
         is_own_result=known.is_own_result,
+        is_rejected=known.is_rejected,
     )
 
 
@@ -82,12 +83,15 @@ def come(
     given: Header,
     association: int | None = None,
     policy: AssemblyPolicy = POLICY,
+    *,
+    trusted: bool = False,
 ) -> Decision:
     """Let an instance come: what the receiver does in its transaction, without the bytes."""
     decision = decide(tx, given)
     stored = decision.fate in (admission.Fate.STORE, admission.Fate.STORE_ASIDE)
     if not stored:
         intake.record_only(tx, given, decision, association)
+        rejections.consider(tx, given, decision, policy, trusted=trusted)
         return decision
     intake.add(
         tx,
@@ -100,6 +104,7 @@ def come(
         policy=policy,
         counts=decision.fate is admission.Fate.STORE,
     )
+    rejections.consider(tx, given, decision, policy, trusted=trusted)
     return decision
 
 

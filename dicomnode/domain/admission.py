@@ -83,6 +83,7 @@ def decide(
     known: StoredInstance | None,
     study_patient: PatientKey | None,
     is_own_result: bool,
+    is_rejected: bool = False,
     same_pixels: bool | None = None,
 ) -> Decision:
     """Decide on a readable instance.
@@ -95,6 +96,7 @@ def decide(
         known: what is stored under this SOP Instance UID, if anything is.
         study_patient: whose the study is by what came before, if anything came.
         is_own_result: the SOP Instance UID is one of a result of this node.
+        is_rejected: a rejection note of a trusted peer named it before it came.
         same_pixels: whether the decoded pixels equal the known ones, where the encodings differ;
             None where that was not or could not be found out.
     """
@@ -115,6 +117,10 @@ def decide(
         )
     if known is not None:
         return _decide_again(header, digest, known, same_pixels)
+    if is_rejected:
+        return _decision(
+            SUCCESS, Fate.STORE_ASIDE, "REJECTED_BEFORE", INFO, "a rejection note had named it"
+        )
     if header.made_by_this_software:
         return _decision(
             SUCCESS, Fate.STORE_ASIDE, "FOREIGN_RESULT", INFO, "a result of another dicomnode"

@@ -29,6 +29,10 @@ class EndSign:
     """Instance Number (0020,0013), or In-concatenation Number (0020,9162)."""
 
 
+RETENTION_EXPIRED = "113039"
+"""Code of a rejection note that says that instances are gone, not that they are wrong."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
     """A rejection note (IHE RAD, Imaging Object Change Management): what it says of what."""

@@ -12,7 +12,7 @@ from dicomnode.domain.assembly import AssemblyPolicy, look_at, plausible, quiet_
 from dicomnode.domain.identifiers import PatientKey, StudyUID, TransferSyntaxUID
 from dicomnode.domain.images import encode
 from dicomnode.domain.lifecycle import DELIVERED, DONE, HELD, OPEN
-from dicomnode.domain.records import Header, StoredInstance
+from dicomnode.domain.records import RETENTION_EXPIRED, Header, StoredInstance
 from dicomnode.errors import LedgerError
 from dicomnode.ledger import deliveries
 from dicomnode.ledger.core import Transaction
@@ -22,6 +22,7 @@ from dicomnode.ledger.tables import (
     instance,
     job,
     node,
+    rejection,
     result,
     series,
     study,
@@ -37,6 +38,8 @@ class Known:
     """Of that instance, relative to the spool; None where its bytes are purged."""
     study_patient: PatientKey | None
     is_own_result: bool
+    is_rejected: bool = False
+    """A rejection note named it before it came."""
 
 
 def register_node(tx: Transaction, ae_title: str, patient_key_id: str) -> None:
@@ -115,7 +118,16 @@ def known(tx: Transaction, header: Header) -> Known:
         path=None if found is None or found.purged_at is not None else found.path,
         study_patient=None if patient is None else PatientKey(patient),
         is_own_result=own,
+        is_rejected=found is None and _is_rejected(tx, header),
     )
+
+
+def _is_rejected(tx: Transaction, header: Header) -> bool:
+    named = exists().where(
+        rejection.c.sop_instance_uid == header.sop_instance_uid,
+        rejection.c.code != RETENTION_EXPIRED,
+    )
+    return bool(tx.connection.execute(select(named)).scalar_one())
 
 
 def _stored(row: Row[Any]) -> StoredInstance:
@@ -149,7 +161,7 @@ def add(
     study_row = _study(tx, header, counts=counts)
     series_row = _series(tx, header, study_row.id)
     generation = series_row.generation
-    if counts and _is_taken_up(tx, series_row):
+    if counts and is_taken_up(tx, series_row):
         generation += 1
         _supersede(tx, study_row.id, series_row, generation)
     end = header.end
@@ -169,6 +181,7 @@ def add(
             path=path,
             generation=generation,
             counts=int(counts),
+            rejected=decision.code if decision.code == "REJECTED_BEFORE" else None,
             facts=encode(header.image),
             place_mm=header.place_mm,
             end_group=None if end is None else end.group,
@@ -192,7 +205,7 @@ def add(
         .where(series.c.id == series_row.id)
         .values(last_at=tx.now, generation=generation)
     )
-    _arrive(tx, study_row, policy, is_image=series_row.modality == "CT")
+    arrive(tx, study_row, policy, is_image=series_row.modality == "CT")
     if decision.hold_study:
         hold(tx, study_row.id, decision)
 
@@ -286,7 +299,7 @@ def _series(tx: Transaction, header: Header, study_id: int) -> Row[Any]:
     ).one()
 
 
-def _is_taken_up(tx: Transaction, series_row: Row[Any]) -> bool:
+def is_taken_up(tx: Transaction, series_row: Row[Any]) -> bool:
     """Whether a job exists for what the series held so far."""
     return bool(
         tx.connection.execute(
@@ -324,9 +337,7 @@ def _supersede(tx: Transaction, study_id: int, series_row: Row[Any], generation:
     )
 
 
-def _arrive(
-    tx: Transaction, study_row: Row[Any], policy: AssemblyPolicy, *, is_image: bool
-) -> None:
+def arrive(tx: Transaction, study_row: Row[Any], policy: AssemblyPolicy, *, is_image: bool) -> None:
     opens = study_row.due_at is None  # it was closed
     opened_at = tx.now if opens else study_row.opened_at
     quiet = quiet_at(tx.now, policy, is_image=is_image, before=study_row.due_at)

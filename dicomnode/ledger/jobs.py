@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, select
+from sqlalchemy import ColumnElement, Row, exists, func, select
 
 from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.assembly import AssemblyPolicy, days_too_old
@@ -42,7 +42,11 @@ def queue_jobs(
     for series_row in tx.connection.execute(
         select(series).where(series.c.study_id == study_row.id)
     ).all():
-        choice = of_age(choose(_facts(tx, series_row)), study_row, policy)
+        facts = _facts(tx, series_row)
+        choice = of_age(choose(facts), study_row, policy)
+        if facts.instances == 0 and _is_rejected(tx, series_row.id):
+            why = "all its instances were rejected"
+            choice = Choice(model=None, rule=None, destinations=(), why=why)
         tx.connection.execute(
             series.update()
             .where(series.c.id == series_row.id)
@@ -50,6 +54,11 @@ def queue_jobs(
         )
         queued += _queue(tx, study_row, series_row, choice)
     return queued
+
+
+def _is_rejected(tx: Transaction, series_id: int) -> bool:
+    of_series = exists().where(instance.c.series_id == series_id, instance.c.rejected.is_not(None))
+    return bool(tx.connection.execute(select(of_series)).scalar_one())
 
 
 def of_age(choice: Choice, study_row: Row[Any], policy: AssemblyPolicy) -> Choice:

@@ -15,7 +15,7 @@ from dicomnode.domain.admission import Decision, Fate
 from dicomnode.domain.records import Header
 from dicomnode.errors import ConflictError, LedgerError
 from dicomnode.instances import UnreadableError
-from dicomnode.ledger import intake
+from dicomnode.ledger import intake, rejections
 from dicomnode.ledger.core import Transaction
 from dicomnode.network.scp import Requestor, StorageServer, StoreRequest
 from dicomnode.services.common import Context, beat_until_stopped, role
@@ -135,13 +135,16 @@ class Receiver:
                 known=known.instance,
                 study_patient=known.study_patient,
                 is_own_result=known.is_own_result,
+                is_rejected=known.is_rejected,
                 same_pixels=same,
             )
             if decision.fate in (Fate.STORE, Fate.STORE_ASIDE):
                 self._record(tx, request, header, decision, digest, tmp)
+                self._consider(tx, request, header, decision)
                 return decision
             if decision.fate is Fate.DROP:
                 intake.record_only(tx, header, decision, request.association_id)
+                self._consider(tx, request, header, decision)
                 return decision
         return self._set_aside(request, header, decision)
 
@@ -171,6 +174,19 @@ class Receiver:
             counts=decision.fate is Fate.STORE,
         )
         self._spool.publish(tmp, path)
+
+    def _consider(
+        self, tx: Transaction, request: StoreRequest, header: Header, decision: Decision
+    ) -> None:
+        """Do what a rejection note demands."""
+        sender = request.requestor.calling_ae
+        rejections.consider(
+            tx,
+            header,
+            decision,
+            self._settings.assembly_of(sender),
+            trusted=self._settings.is_authority(sender),
+        )
 
     def _compare_pixels(self, header: Header, digest: str, tmp: Path) -> bool | None:
         with self._ledger.transaction() as tx:
@@ -252,6 +268,7 @@ def _register(context: Context, path: str) -> None:
             known=known.instance,
             study_patient=known.study_patient,
             is_own_result=known.is_own_result,
+            is_rejected=known.is_rejected,
         )
         if decision.fate in (Fate.STORE, Fate.STORE_ASIDE):
             intake.add(

@@ -30,6 +30,7 @@ from dicomnode.ledger.schema import upgrade
 from dicomnode.ledger.tables import metadata
 from dicomnode.services.supervise import ROLES
 from dicomnode.settings import Settings, parse
+from dicomnode.signs import REJECTION_CODES
 from inference.card_document import CardDocument
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -228,7 +229,7 @@ NO_CODES = {
     "STAT",  # as HIGH
     "STATE_DIRECTORY",
 }
-COMPOSED = {"ASSOCIATION_ABORTED", "STATUS_xxxx"}
+COMPOSED = {"ASSOCIATION_ABORTED", "STATUS_xxxx"} | {f"REJECTED_{code}" for code in REJECTION_CODES}
 """Codes that the code puts together from two parts."""
 
 

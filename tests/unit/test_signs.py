@@ -13,7 +13,6 @@ from dicomnode import signs
 from dicomnode.domain.records import EndSign, Rejection
 from dicomnode.instances import read_header
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")
 
 
@@ -110,7 +109,7 @@ def test_how_many_belong_together(given: dict[str, Any], end: EndSign | None) ->
 def note(code: str = "113001", scheme: str = "DCM", **changes: Any) -> Dataset:
     """Return a rejection note that names three instances of two studies, one of them twice."""
     evidence = []
-    for study, instances in (("1.2", ["1.2.1", "1.2.2"]), ("1.3", ["1.3.1", "1.2.1", "x"])):
+    for study, instances in (("1.2", ["1.2.1", "1.2.2"]), ("1.3", ["1.3.1", "1.2.1", ""])):
         references = [dataset(ReferencedSOPInstanceUID=uid) for uid in instances]
         series = dataset(SeriesInstanceUID=f"{study}.9", ReferencedSOPSequence=references)
         evidence.append(dataset(StudyInstanceUID=study, ReferencedSeriesSequence=[series]))
