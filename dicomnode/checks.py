@@ -7,8 +7,9 @@ from pathlib import Path
 from dicomnode import commissioning
 from dicomnode.domain.outcomes import Outcome, Refuse, Retry
 from dicomnode.errors import SettingsError
+from dicomnode.network import tls
 from dicomnode.network.scu import ConnectError, associate
-from dicomnode.settings import Settings
+from dicomnode.settings import Settings, where
 from inference.catalog import Catalog, CatalogError, load_catalog
 
 
@@ -39,6 +40,19 @@ def _fault_of_model(catalog: Catalog, model: str) -> str:
         return str(error)
 
 
+def check_tls(settings: Settings, path: Path) -> list[str]:
+    """Return a line for every certificate and key that will not do, by file, line and key."""
+    found: list[tuple[str, str]] = []
+    if settings.node.tls is not None:
+        faults = tls.faults_of_server(settings.node.tls)
+        found += [(f"node.tls.{key}", fault) for key, fault in faults]
+    for name, peer in settings.peers.items():
+        if peer.tls is not None:
+            faults = tls.faults_of_peer(peer.tls)
+            found += [(f"peers.{name}.tls.{key}", fault) for key, fault in faults]
+    return [f"{where(path, key)}: {fault}" for key, fault in found]
+
+
 def echo_destination(settings: Settings, name: str) -> Outcome:
     """Ask a destination for Verification."""
     if name not in settings.destinations:
@@ -56,6 +70,7 @@ def echo_destination(settings: Settings, name: str) -> Outcome:
             port=peer.port,
             contexts=(),
             timeout_seconds=settings.send.timeout_seconds,
+            tls=peer.tls,
         ) as association:
             return association.echo()
     except ConnectError as error:

@@ -108,11 +108,11 @@ def send(config: Config = None, config_option: ConfigOption = None) -> None:
 @app.command()
 def check(config: Config = None, config_option: ConfigOption = None) -> None:
     """Validate the configuration; names every fault by file, line and key."""
-    from dicomnode.checks import check_models
+    from dicomnode.checks import check_models, check_tls
 
     path = find_config(config or config_option)
     settings = load(path)
-    faults = check_models(settings, path)
+    faults = [*check_tls(settings, path), *check_models(settings, path)]
     if faults:
         raise SettingsError("\n".join(faults))
     out.print(f"{path}: good", highlight=False, soft_wrap=True)

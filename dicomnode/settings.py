@@ -17,9 +17,12 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from dicomnode.domain.addresses import parse_network
 from dicomnode.domain.assembly import AssemblyPolicy
+from dicomnode.domain.associations import AssociationRules, KnownPeer
 from dicomnode.domain.outcomes import Backoff
 from dicomnode.domain.routing import Rule
+from dicomnode.domain.security import PeerTls, ServerTls, parse_fingerprint
 from dicomnode.errors import SettingsError
 
 ENVIRONMENT = "DICOMNODE_CONFIG"
@@ -52,9 +55,20 @@ class Node(_Section):
     ae_title: str = "DICOMNODE"
     id: Name = Field(default_factory=lambda: re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname()))
     bind: str = "127.0.0.1"
-    port: Port = 11112
+    port: Port | None = 11112
+    """Without TLS; null: there is none."""
+    tls: ServerTls | None = None
+    """The port with TLS."""
 
     check_ae_title = field_validator("ae_title")(_ae_title)
+
+    @model_validator(mode="after")
+    def _listens(self) -> Self:
+        if self.tls is None and self.port is None:
+            raise ValueError("@node.port: there is no port at all; set it, or tls")
+        if self.tls is not None and self.tls.port == self.port:
+            raise ValueError("@node.tls.port: the same as node.port, which is without TLS")
+        return self
 
 
 class Peer(_Section):
@@ -72,8 +86,30 @@ class Peer(_Section):
     study_quiet_seconds: Seconds | None = None
     """Instead of assembly.study_quiet_seconds, for what comes from it."""
     series_quiet_seconds: Seconds | None = None
+    addresses: tuple[str, ...] = ()
+    """Addresses and networks that it may come from; none: from anywhere."""
+    max_associations: Annotated[int, Field(ge=1, le=500)] | None = None
+    certificate_sha256: tuple[str, ...] = ()
+    """Client certificates it may come with; none: any that TLS let pass, or no TLS."""
+    tls: PeerTls | None = None
+    """Connect to it with TLS."""
 
     check_ae_title = field_validator("ae_title")(_ae_title)
+
+    @field_validator("addresses", "certificate_sha256", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("addresses")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(parse_network(text)) for text in value)
+
+    @field_validator("certificate_sha256")
+    @classmethod
+    def _fingerprints(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(parse_fingerprint(text) for text in value)
 
 
 class Destination(_Section):
@@ -132,12 +168,20 @@ class Limits(_Section):
     min_free_bytes: Annotated[int, Field(ge=0)] = 2_000_000_000
 
 
+class Receive(_Section):
+    """What the receiver makes of what it gets."""
+
+    unknown_sop_classes: Literal["keep", "refuse"] = "keep"
+    """Storage classes beyond those that surround CT, MR and PET studies, private ones too."""
+
+
 class Settings(_Section):
     """All that the configuration says."""
 
     node: Node = Node()
     peers: dict[Name, Peer] = {}
     destinations: dict[Name, Destination] = {}
+    receive: Receive = Receive()
     assembly: AssemblyPolicy = AssemblyPolicy()
     rules: tuple[Rule, ...] = ()
     work: Work = Work()
@@ -173,6 +217,36 @@ class Settings(_Section):
                         f" {wanted!r} (destinations: {', '.join(self.destinations) or 'none'})"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _certificates_can_be_seen(self) -> Self:
+        asked = self.node.tls is not None and self.node.tls.client_certificates != "none"
+        for name, peer in self.peers.items():
+            if peer.certificate_sha256 and not asked:
+                raise ValueError(
+                    f"@peers.{name}.certificate_sha256: needs node.tls with client certificates,"
+                    " required or optional"
+                )
+        return self
+
+    @property
+    def association_rules(self) -> AssociationRules:
+        """Who may open an association, and how many."""
+        return AssociationRules(
+            ae_title=self.node.ae_title,
+            max_associations=self.limits.max_associations,
+            peers=tuple(
+                KnownPeer(
+                    name=name,
+                    ae_title=peer.ae_title,
+                    accept=peer.accept,
+                    addresses=tuple(map(parse_network, peer.addresses)),
+                    max_associations=peer.max_associations,
+                    certificates=frozenset(peer.certificate_sha256),
+                )
+                for name, peer in self.peers.items()
+            ),
+        )
 
     @property
     def folder(self) -> Path:
@@ -334,6 +408,12 @@ def _line(root: yaml.Node | None, location: tuple[str, ...]) -> int:
     return line
 
 
+def where(path: Path, key: str) -> str:
+    """Return `file:line: key` of a key such as `peers.CT1.tls.ca`, for faults found later on."""
+    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    return f"{path}:{_line(root, tuple(key.split('.')))}: {key}"
+
+
 def _known_keys(location: tuple[str, ...]) -> list[str]:
     schema = Settings.model_json_schema()
     definitions = schema.get("$defs", {})
@@ -370,6 +450,9 @@ def _place(settings: Settings, base: Path) -> Settings:
     def absolute(path: Path | None) -> Path | None:
         return None if path is None else base / path.expanduser()
 
+    def placed(tls: Any, *names: str) -> Any:
+        return tls and replace(tls, **{name: absolute(getattr(tls, name)) for name in names})
+
     storage = settings.storage.model_copy(
         update={
             "folder": absolute(settings.storage.folder),
@@ -383,4 +466,12 @@ def _place(settings: Settings, base: Path) -> Settings:
             "weights_folder": absolute(settings.work.weights_folder),
         }
     )
-    return settings.model_copy(update={"storage": storage, "work": work})
+    tls = placed(settings.node.tls, "certificate", "key", "client_ca")
+    peers = {
+        name: peer.model_copy(update={"tls": placed(peer.tls, "ca", "certificate", "key")})
+        for name, peer in settings.peers.items()
+    }
+    node = settings.node.model_copy(update={"tls": tls})
+    return settings.model_copy(
+        update={"storage": storage, "work": work, "node": node, "peers": peers}
+    )

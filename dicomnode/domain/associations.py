@@ -6,12 +6,11 @@ the standard's own result, source and reason (PS3.8 section 9.3.4, table 9-21).
 
 from __future__ import annotations
 
-import ipaddress
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from dicomnode.domain.addresses import Network, is_within
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 """DICOM Application Context Name (PS3.7 A.2.1)."""
@@ -20,9 +19,6 @@ PERMANENT, TRANSIENT = 1, 2
 """Result of an A-ASSOCIATE-RJ."""
 SERVICE_USER, ACSE, PRESENTATION = 1, 2, 3
 """Source of an A-ASSOCIATE-RJ."""
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,128 +199,3 @@ def _against(request: AssociationRequest, peer: KnownPeer) -> str | None:
     if peer.certificates and request.certificate_sha256 not in peer.certificates:
         return "CERTIFICATE_NOT_ALLOWED"
     return None
-
-
-# Addresses
-
-
-def parse_address(text: str) -> Address:
-    """Return an address in the form in which it is compared.
-
-    An IPv4 address that a socket for both families shows as IPv6 (::ffff:10.1.2.3) is IPv4, and
-    the zone of a link-local address (fe80::1%eth0) is left out: it names our own interface.
-
-    Raises:
-        ValueError: it is none.
-    """
-    address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-def parse_network(text: str) -> Network:
-    """Return the network that an address or a CIDR names.
-
-    Raises:
-        ValueError: it is none; names of hosts are none either.
-    """
-    try:
-        network = ipaddress.ip_network(text)
-    except ValueError as error:
-        if "host bits" in str(error):
-            meant = ipaddress.ip_network(text, strict=False)
-            raise ValueError(f"{text!r} has host bits set; the network is {meant}") from error
-        raise ValueError(f"{text!r} is no IP address and no network such as 10.1.2.0/24") from error
-    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
-    return network
-
-
-def is_within(address: str, networks: tuple[Network, ...]) -> bool:
-    """Whether an address lies in one of the networks; what is no address lies in none."""
-    try:
-        found = parse_address(address)
-    except ValueError:
-        return False
-    return any(found in network for network in networks)
-
-
-def parse_fingerprint(text: str) -> str:
-    """Return the SHA-256 of a certificate as 64 lower-case hexadecimal digits.
-
-    Raises:
-        ValueError: it is none; colons, as OpenSSL prints them, are left out.
-    """
-    digits = text.strip().removeprefix("sha256 Fingerprint=").replace(":", "").lower()
-    if not re.fullmatch(r"[0-9a-f]{64}", digits):
-        raise ValueError("a SHA-256 fingerprint has 64 hexadecimal digits")
-    return digits
-
-
-# What a person can do
-
-
-def remedy(request: AssociationRequest, rejected: Rejected, rules: AssociationRules) -> str:
-    """Return the configuration that would let the request in: YAML, or a sentence.
-
-    The YAML is what is to be merged into the configuration; where the sentence is the peer's
-    to follow, it says so.
-    """
-    code, title = rejected.reason.code, request.calling_ae.strip(" ")
-    if code == "CALLED_AE_UNKNOWN":
-        return f"# at the peer: set the called AE title to {rules.ae_title}"
-    if not re.fullmatch(r"[\x20-\x5b\x5d-\x7e]{1,16}", title):
-        return "# at the peer: set a calling AE title of 1 to 16 printable ASCII characters"
-    address = _shown_address(request.address)
-    if code == "CALLING_AE_UNKNOWN":
-        name = _free_name(title, {peer.name for peer in rules.peers})
-        values = f"ae_title: {_scalar(title)}, host: {_scalar(address)}, accept: true"
-        return f"peers:\n  {name}: {{{values}}}"
-    peer = next((peer for peer in rules.peers if peer.name == rejected.peer), None)
-    if peer is None:
-        return ""
-    key = {
-        "PEER_NOT_ACCEPTED": "accept: true",
-        "ADDRESS_NOT_ALLOWED": "addresses: "
-        + _list([*(str(network) for network in peer.addresses), address]),
-        "CERTIFICATE_NOT_ALLOWED": "certificate_sha256: "
-        + _list([*sorted(peer.certificates), request.certificate_sha256 or ""]),
-    }[code]
-    if code == "CERTIFICATE_NOT_ALLOWED" and request.certificate_sha256 is None:
-        return "# at the peer: connect to the TLS port, with its client certificate"
-    return f"peers:\n  {peer.name}:\n    {key}"
-
-
-def _shown_address(text: str) -> str:
-    try:
-        return str(parse_address(text))
-    except ValueError:
-        return text
-
-
-_YAML_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
-"""What YAML 1.1 does not read as text."""
-
-
-def _free_name(title: str, taken: set[str]) -> str:
-    """Return a name of the configuration for a peer of this title that no peer has yet."""
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", title).strip("-") or "Peer"
-    if not stem[0].isalpha() or stem.lower() in _YAML_WORDS:
-        stem = f"Peer-{stem}"
-    name, number = stem, 2
-    while name in taken:
-        name, number = f"{stem}-{number}", number + 1
-    return name
-
-
-def _scalar(text: str) -> str:
-    """Return a text as YAML, in quotes wherever it could mean something else without."""
-    plain = re.fullmatch(r"[A-Z_][A-Z0-9_]+|\d+\.\d+\.\d+\.\d+", text)
-    return text if plain and text.lower() not in _YAML_WORDS else json.dumps(text)
-
-
-def _list(texts: list[str]) -> str:
-    return f"[{', '.join(map(_scalar, texts))}]"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from typing import Any
 
 from pynetdicom import AE, _config, build_role, evt
 
+from dicomnode.domain.security import PeerTls
+from dicomnode.network import tls
 from dicomnode.network.sockets import no_delay
 
 _config.LOG_REQUEST_IDENTIFIERS = False  # they hold patients
@@ -27,7 +30,10 @@ LOOK_EVERY_SECONDS = 0.2
 
 
 class ConnectError(Exception):
-    """There is no association; `code` says why: NO_CONNECTION, ASSOCIATION_REJECTED, ABORTED."""
+    """There is no association; `code` says why.
+
+    NO_CONNECTION, TLS_FAILED, ASSOCIATION_REJECTED, ABORTED.
+    """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -45,6 +51,8 @@ class Call:
     port: int
     timeout_seconds: float
     """For connecting, and for every answer."""
+    tls: PeerTls | None = None
+    """Connect with TLS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +83,7 @@ def called(
     for proposal in proposals:
         ae.add_requested_context(proposal.abstract_syntax, list(proposal.transfer_syntaxes))
     connected = threading.Event()
+    failed: list[BaseException] = []
 
     def opened(event: Any) -> None:
         no_delay(event)
@@ -90,11 +99,12 @@ def called(
             max_pdu=MAX_PDU_BYTES,
             ext_neg=_roles(proposals),
             evt_handlers=[(evt.EVT_CONN_OPEN, opened), *handlers],
+            tls_args=_secured(call, failed),
         )
     except OSError as error:
         raise ConnectError("NO_CONNECTION", f"the peer's name is not known: {error}") from error
     if not association.is_established:
-        raise _why_not(association, connected.is_set())
+        raise _why_not(association, connected.is_set(), failed)
     try:
         yield association
     finally:
@@ -107,7 +117,22 @@ def _roles(proposals: Sequence[Proposal]) -> list[Any]:
     return [build_role(uid, scp_role=True) for uid in classes]
 
 
-def _why_not(association: Any, connected: bool) -> ConnectError:
+def _secured(call: Call, failed: list[BaseException]) -> tuple[ssl.SSLContext, str] | None:
+    """Return what pynetdicom needs for TLS; why a handshake fails is put into `failed`."""
+    if call.tls is None:
+        return None
+    try:
+        # Made anew for every call: a renewed certificate is used at once.
+        context = tls.client_context(call.tls)
+    except tls.TlsError as error:
+        raise ConnectError("TLS_FAILED", str(error)) from error
+    tls.remembering(context, failed.append)
+    return context, call.tls.server_name or call.host
+
+
+def _why_not(association: Any, connected: bool, failed: Sequence[BaseException]) -> ConnectError:
+    if failed:
+        return ConnectError("TLS_FAILED", f"no TLS with the peer: {tls.explain(failed[0])}")
     if not connected:
         return ConnectError("NO_CONNECTION", "the peer cannot be reached")
     if association.is_rejected:

@@ -10,6 +10,7 @@ from typing import Any
 from pynetdicom import _config
 
 from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry, classify_store_status
+from dicomnode.domain.security import PeerTls
 from dicomnode.network.requesting import UNCOMPRESSED, Call, ConnectError, Proposal, called
 from dicomnode.network.sockets import VERIFICATION
 
@@ -76,12 +77,14 @@ def associate(
     port: int,
     contexts: Iterable[tuple[str, str]],
     timeout_seconds: float,
+    tls: PeerTls | None = None,
 ) -> Iterator[StorageAssociation]:
     """Open an association, and release it at the end of the block.
 
     Args:
         contexts: (abstract syntax, transfer syntax) pairs to propose, each as a Presentation
             Context of its own; Verification is always proposed beside them.
+        tls: connect with TLS, so.
 
     Raises:
         ConnectError: no association came about.
@@ -92,6 +95,7 @@ def associate(
         host=host,
         port=port,
         timeout_seconds=timeout_seconds,
+        tls=tls,
     )
     proposals = [
         Proposal(abstract_syntax=abstract_syntax, transfer_syntaxes=(transfer_syntax,))

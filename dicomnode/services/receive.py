@@ -13,7 +13,7 @@ from dicomnode import instances
 from dicomnode.domain import admission
 from dicomnode.domain.admission import Decision, Fate
 from dicomnode.domain.records import Header
-from dicomnode.errors import ConflictError, LedgerError
+from dicomnode.errors import ConflictError, LedgerError, SettingsError
 from dicomnode.instances import UnreadableError
 from dicomnode.ledger import intake, rejections
 from dicomnode.ledger.core import Transaction
@@ -290,6 +290,8 @@ def run(settings: Settings) -> None:
     with role(settings, NAME) as context:
         check_spool(context)
         titles = {peer.ae_title for peer in settings.peers.values() if peer.accept}
+        if settings.node.port is None:
+            raise SettingsError("node.port: the receiver needs it")
         server = StorageServer(
             Receiver(context),
             ae_title=settings.node.ae_title,

@@ -61,6 +61,7 @@ class Sender:
                 port=self._peer.port or 104,
                 contexts=contexts,
                 timeout_seconds=self._settings.send.timeout_seconds,
+                tls=self._peer.tls,
             ) as association:
                 while association.is_alive and not self._context.stop.is_set():
                     delivery = self._claim()

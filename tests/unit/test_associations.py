@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomnode.domain import associations
+from dicomnode.domain import addresses, associations
+from dicomnode.domain.addresses import is_within, parse_address, parse_network
 from dicomnode.domain.associations import (
     REASONS,
     Accepted,
@@ -20,17 +22,14 @@ from dicomnode.domain.associations import (
     OpenAssociations,
     Rejected,
     decide,
-    is_within,
-    parse_address,
-    parse_fingerprint,
-    parse_network,
-    remedy,
 )
+from dicomnode.domain.remedies import remedy
+from dicomnode.domain.security import parse_fingerprint
 
 ONE, OTHER = "a1" * 32, "b2" * 32
 
 
-def networks(*texts: str) -> tuple[associations.Network, ...]:
+def networks(*texts: str) -> tuple[addresses.Network, ...]:
     return tuple(map(parse_network, texts))
 
 
@@ -166,12 +165,12 @@ def test_nobody_comes_in_who_is_not_known(
 
 @given(st.ip_addresses(v=4), st.integers(0, 32))
 def test_an_address_means_the_same_in_either_family(address: Any, prefix: int) -> None:
-    network = parse_network(str(associations.ipaddress.ip_network((address, prefix), strict=False)))
+    network = parse_network(str(ipaddress.ip_network((address, prefix), strict=False)))
     mapped = f"::ffff:{address}"
     assert is_within(str(address), (network,))
     assert is_within(mapped, (network,))
     assert parse_address(mapped) == address
-    six = associations.ipaddress.ip_network((mapped, 96 + prefix), strict=False)
+    six = ipaddress.ip_network((mapped, 96 + prefix), strict=False)
     assert parse_network(str(six)) == network
 
 
@@ -179,7 +178,7 @@ def test_an_address_means_the_same_in_either_family(address: Any, prefix: int) -
 def test_a_network_of_ipv6_holds_what_begins_as_it_does(
     address: Any, prefix: int, other: Any
 ) -> None:
-    network = parse_network(str(associations.ipaddress.ip_network((address, prefix), strict=False)))
+    network = parse_network(str(ipaddress.ip_network((address, prefix), strict=False)))
     if network.version == 4 or other.ipv4_mapped is not None:
         return
     same = int(address) >> (128 - prefix) == int(other) >> (128 - prefix)

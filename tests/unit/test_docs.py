@@ -178,6 +178,8 @@ def _inner(annotation: Any) -> tuple[Any, str]:
         return arguments[1], ".NAME"
     if origin is tuple and _inner(arguments[0])[0] is not None:
         return arguments[0], "[]"
+    if origin is types.UnionType and type(None) in arguments:
+        return _inner(arguments[0])
     if origin in (None, types.NoneType) and isinstance(annotation, type):
         section = issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)
         return (annotation, "") if section else (None, "")

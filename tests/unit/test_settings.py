@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from dicomnode.domain.plans import ModelOptions
 from dicomnode.domain.routing import Condition, Rule
+from dicomnode.domain.security import PeerTls, ServerTls
 from dicomnode.errors import SettingsError
 from dicomnode.settings import (
     DEFAULT_NAME,
@@ -24,10 +25,11 @@ from dicomnode.settings import (
     find_config,
     load,
     parse,
+    where,
 )
 
 PACKAGED = Path(str(resources.files("dicomnode").joinpath(DEFAULT_NAME)))
-COMMENTED_KEY = re.compile(r"^( *)# ([a-z_]+: [^#\n]*?)( *#.*)?$", re.MULTILINE)
+COMMENTED_KEY = re.compile(r"^( *)# ([a-z_0-9]+: [^#\n]*?)( *#.*)?$", re.MULTILINE)
 HERE = Path("/etc/dicomnode/node.yaml")
 
 PEERS = """\
@@ -61,7 +63,7 @@ def test_it_says_the_defaults_of_the_code() -> None:
     said = yaml.safe_load(PACKAGED.read_text())
     defaults = Settings().model_dump(mode="json")
     compared = 0
-    for section in ("node", "assembly", "work", "send", "storage", "limits"):
+    for section in ("node", "receive", "assembly", "work", "send", "storage", "limits"):
         for key, value in _flat(said[section] or {}):
             assert _at(defaults[section], key) == value, f"{section}.{key}"
             compared += 1
@@ -96,6 +98,8 @@ def test_it_leaves_no_key_out() -> None:
         *((name, field.annotation) for name, field in Settings.model_fields.items()),
         ("peers.MODALITY+peers.ARCHIVE", Peer),
         ("destinations.archive", Destination),
+        ("node.tls", ServerTls),
+        ("peers.ARCHIVE.tls", PeerTls),
         ("rules.0", Rule),
         ("rules.0.when", Condition),
         ("rules.0.options", ModelOptions),
@@ -197,6 +201,60 @@ def test_a_ledger_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse(f"storage: {{ledger: '{url}'}}", HERE).ledger_url == url
 
 
+TLS = """
+node:
+  port: null
+  tls: {port: 2762, certificate: tls/node.pem, key: /keys/node.key, client_ca: tls/ca.pem}
+peers:
+  CT1:
+    ae_title: CT1
+    host: 10.1.1.20
+    accept: true
+    addresses: [10.1.1.20, "::ffff:10.1.2.0/120", fd00::/8]
+    max_associations: 4
+    certificate_sha256: %s
+    tls: {ca: tls/ct1.pem, certificate: tls/node.pem, key: ~/node.key}
+"""
+
+
+def test_tls_and_where_its_files_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    settings = parse(TLS % ":".join(["A1"] * 32), HERE)
+    tls, peer = settings.node.tls, settings.peers["CT1"].tls
+    assert settings.node.port is None
+    assert tls == ServerTls(
+        port=2762,
+        certificate=HERE.parent / "tls/node.pem",
+        key=Path("/keys/node.key"),
+        client_ca=HERE.parent / "tls/ca.pem",
+    )
+    assert peer == PeerTls(
+        ca=HERE.parent / "tls/ct1.pem",
+        certificate=HERE.parent / "tls/node.pem",
+        key=Path("/home/somebody/node.key"),
+    )
+
+
+def test_the_rules_for_associations_are_those_of_the_peers() -> None:
+    rules = parse(TLS % ("a1" * 32), HERE).association_rules
+    (peer,) = rules.peers
+    assert (rules.ae_title, rules.max_associations) == ("DICOMNODE", 50)
+    assert (peer.name, peer.ae_title, peer.accept) == ("CT1", "CT1", True)
+    assert [str(network) for network in peer.addresses] == [
+        "10.1.1.20/32",
+        "10.1.2.0/24",
+        "fd00::/8",
+    ]
+    assert (peer.max_associations, peer.certificates) == (4, {"a1" * 32})
+
+
+def test_where_a_key_stands(tmp_path: Path) -> None:
+    path = tmp_path / "dicomnode.yaml"
+    path.write_text("# one\npeers:\n  CT1:\n    tls:\n      ca: x\n")
+    assert where(path, "peers.CT1.tls.ca") == f"{path}:5: peers.CT1.tls.ca"
+    assert where(path, "peers.CT1.tls.key") == f"{path}:4: peers.CT1.tls.key"
+
+
 def test_settings_cannot_be_changed() -> None:
     settings = parse(PEERS, HERE)
     with pytest.raises(ValueError, match="frozen"):
@@ -218,11 +276,14 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("nod: {}", "1: nod: unknown key; known here: assembly, destinations, limits, node,"),
+        (
+            "nod: {}",
+            "1: nod: unknown key; known here: assembly, destinations, limits, node, peers,",
+        ),
         ("\nnode:\n  prot: 1", "3: node.prot: unknown key; known here: ae_title, bind, id, port"),
         (
             "peers:\n  P:\n    ae_title: P\n    host: h\n    accepts: true",
-            "5: peers.P.accepts: unknown key; known here: accept, ae_title, authority, host,",
+            "5: peers.P.accepts: unknown key; known here: accept, addresses, ae_title,",
         ),
         (
             PEERS + "  x: {peer: PACS, profil: pacs}",
@@ -257,6 +318,48 @@ def test_an_unknown_key_is_told_with_the_known_ones(text: str, fault: str) -> No
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
+        ("node: {port: null}", "1: node.port: there is no port at all"),
+        (
+            "node:\n  port: 2762\n  tls: {port: 2762, certificate: c, key: k, client_ca: a}",
+            "3: node.tls.port: the same as node.port",
+        ),
+        (
+            "node:\n  tls: {port: 2762, certificate: c, key: k}",
+            "2: node.tls: client_ca is missing",
+        ),
+        (
+            "node:\n  tls:\n    port: 0\n    certificate: c\n    key: k\n    client_ca: a",
+            "2: node.tls: port must be 1 to 65535",
+        ),
+        (
+            "node:\n  tls: {port: 1, certificate: c, key: k, client_ca: a,\n    certificat: c}",
+            "3: node.tls.certificat: unknown key; known here: certificate, client_ca,",
+        ),
+        (
+            "peers:\n  P:\n    ae_title: P\n    host: h\n    addresses: [10.0.0.1/8]",
+            "5: peers.P.addresses: '10.0.0.1/8' has host bits set; the network is 10.0.0.0/8",
+        ),
+        (
+            "peers:\n  P:\n    ae_title: P\n    host: h\n    addresses: [ct1.example]",
+            "5: peers.P.addresses: 'ct1.example' is no IP address",
+        ),
+        (
+            "peers:\n  P:\n    ae_title: P\n    host: h\n    max_associations: 0",
+            "5: peers.P.max_associations: Input should be greater",
+        ),
+        (
+            "peers:\n  P:\n    ae_title: P\n    host: h\n    certificate_sha256: abc",
+            "5: peers.P.certificate_sha256: a SHA-256 fingerprint has 64 hexadecimal digits",
+        ),
+        (
+            f"peers:\n  P:\n    ae_title: P\n    host: h\n    certificate_sha256: {'a1' * 32}",
+            "5: peers.P.certificate_sha256: needs node.tls with client certificates",
+        ),
+        (
+            "peers:\n  P:\n    ae_title: P\n    host: h\n    tls: {key: k}",
+            "5: peers.P.tls: certificate and key go together",
+        ),
+        ("receive: {unknown_sop_classes: drop}", "1: receive.unknown_sop_classes: Input should be"),
         ("node:\n  port: 0", "2: node.port: Input should be greater than or equal to 1 (found 0)"),
         ("node: {port: eleven}", "1: node.port: Input should be a valid integer"),
         ("node: {port: 65536}", "1: node.port: Input should be less than or equal to 65535"),
