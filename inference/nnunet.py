@@ -1,24 +1,34 @@
 """nnU-Net models as a predictor: verify and load once, stay warm, predict arrays.
 
 The way an image takes is nnU-Net's own: crop to the nonzero box, clip and scale by the plans'
-intensities, tiles, largest score. torch and nnunetv2 are imported here, in `nnunet_folder`, in
-`engines` and in `tiles` only.
+intensities, tiles, largest score. On a GPU the grids' way is there too, and only labels come back.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inference import resident
 from inference.catalog import ModelCard, verify
 from inference.engines import fast_network, has_half
-from inference.nnunet_folder import Intensities, LoadedPart, load_part
+from inference.nnunet_folder import LoadedPart, load_part
+from inference.normalisation import body_box, nonzero_box, normalise
 from inference.openvino import Compiled
-from inference.pipeline import DEFAULT, Options, Predictor, Progress, no_progress, wanted_labels
+from inference.pipeline import (
+    DEFAULT,
+    Options,
+    Orientation,
+    Predictor,
+    Progress,
+    no_progress,
+    wanted_labels,
+)
 from inference.tiles import Aggregation, Network, label_image
 
 __all__ = ["NnunetPredictor", "Predictor", "pick_device"]
@@ -53,7 +63,12 @@ class NnunetPredictor:
         self.device = pick_device(device)
         verify(card)
         self._parts = [load_part(part, card, self.device) for part in card.parts]
+        if self.device.type == "cuda":  # as tensor cores want it; later it must not move any more
+            for part in self._parts:
+                part.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self._fast: dict[tuple[int, bool], Network] = {}
+        self.is_resident = self.device.type == "cuda"
+        """Whether `segment_resident` is the quick way."""
         self.has_half = has_half(self.device)
         """Whether 16-bit floats make it quicker here."""
 
@@ -67,13 +82,55 @@ class NnunetPredictor:
 
         Where two parts find something, the later one counts.
         """
-        wanted = np.zeros(256, dtype=np.bool_)
-        wanted[list(wanted_labels(self.card, options))] = True
-        chosen = [n for n, part in enumerate(self._parts) if wanted[part.labels].any()]
+        return self._merge(torch.from_numpy(image), progress, options).cpu().numpy()
+
+    def segment_resident(
+        self,
+        volume: NDArray[np.int16],
+        orientation: Orientation,
+        spacing_mm: Sequence[float],
+        progress: Progress,
+        options: Options,
+    ) -> NDArray[np.uint8] | None:
+        """Return the labels [i, j, k] of a volume; between the two nothing leaves the device.
+
+        None on the CPU, and where the device's memory is too short for it.
+        """
+        if not self.is_resident:
+            return None
+        try:
+            progress("resample", 0.0)
+            image = resident.zoom_in(
+                volume,
+                orientation,
+                spacing_mm,
+                self.card.spacing_mm,
+                self.card.zoom_order,
+                self.device,
+            )
+            progress("resample", 1.0)
+            labels = self._merge(image, progress, options)
+            progress("restore", 0.0)
+            found = resident.zoom_back(labels, orientation, volume.shape)
+            progress("restore", 1.0)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            log.warning("DEVICE_MEMORY_SHORT", extra={"fields": {"volume": list(volume.shape)}})
+            return None
+        return found
+
+    @torch.inference_mode()
+    def _merge(self, image: torch.Tensor, progress: Progress, options: Options) -> torch.Tensor:
+        """Return the model's labels, uint8 [z, y, x] on the device of `image`, all parts merged."""
+        wanted = wanted_labels(self.card, options)
+        chosen = [n for n, part in enumerate(self._parts) if not wanted.isdisjoint(part.labels)]
+        box = body_box(image) if options.body_crop else (slice(None),) * 3
+        cropped = image[box]
         pieces = [(slice(None), slice(None))]
-        if options.mode == "exact" and is_split(image.shape, self.card):
-            pieces = list(thirds(len(image)))
-        merged = np.zeros(image.shape, dtype=np.uint8)
+        if options.mode == "exact" and is_split(tuple(cropped.shape), self.card):
+            pieces = list(thirds(len(cropped)))
+        labels = torch.zeros(image.shape, dtype=torch.uint8, device=image.device)
+        merged = labels[box]
         steps = len(pieces) * len(chosen)
         for step, (index, piece) in enumerate((n, piece) for n in chosen for piece in pieces):
             cut, kept = piece
@@ -81,22 +138,23 @@ class NnunetPredictor:
             def on_tile(done: int, total: int, step: int = step) -> None:
                 progress("predict", (step + done / total) / steps)
 
-            found = self._labels(index, image[cut], options, on_tile)
-            inside = found if kept == slice(None) else found[kept.start - cut.start :]
-            target = merged[kept]
-            np.copyto(target, inside[: len(target)], where=inside[: len(target)] > 0)
-        merged[~wanted[merged]] = 0
+            own = self._labels(index, cropped[cut], options, on_tile).to(image.device)
+            found = own if kept == slice(None) else own[kept.start - cut.start :]
+            _merge_into(merged[kept], found, self._parts[index].labels)
+        kept_labels = torch.tensor([label in wanted for label in range(256)], device=image.device)
+        for plane in merged:
+            plane *= kept_labels[plane.long()]
         progress("predict", 1.0)
-        return merged
+        return labels
 
     def _labels(
         self,
         index: int,
-        image: NDArray[np.float32],
+        image: torch.Tensor,
         options: Options,
         on_tile: Callable[[int, int], None],
-    ) -> NDArray[np.uint8]:
-        """Return the model's labels that one part finds."""
+    ) -> torch.Tensor:
+        """Return the labels of one part, its own."""
         part = self._parts[index]
         exact = options.mode == "exact"
         half = self.has_half and self.device.type in options.half_on
@@ -118,7 +176,21 @@ class NnunetPredictor:
         )
         if isinstance(network, Compiled) and len(self._parts) > 1:
             network.release()  # five networks' layers would not fit side by side
-        return part.labels[own]
+        return own
+
+
+def _merge_into(merged: torch.Tensor, found: torch.Tensor, table: NDArray[np.uint8]) -> None:
+    """Write the labels of a part over those of the parts before it, where it finds something.
+
+    Args:
+        merged: model labels [z, y, x]; changed in place.
+        found: the part's own labels; planes beyond those of `merged` are left out.
+        table: part label -> model label.
+    """
+    model_label = torch.from_numpy(table).to(found.device)
+    for plane, own in zip(merged, found, strict=False):  # an index takes 8 bytes a voxel
+        labels = model_label[own.long()]
+        torch.where(labels > 0, labels, plane, out=plane)
 
 
 def is_split(shape: tuple[int, ...], card: ModelCard) -> bool:
@@ -154,7 +226,7 @@ def pick_device(device: str) -> torch.device:
 @torch.inference_mode()
 def predict_part(
     part: LoadedPart,
-    image: NDArray[np.float32],
+    image: torch.Tensor,
     step_size: float,
     device: torch.device,
     on_tile: Callable[[int, int], None],
@@ -163,12 +235,12 @@ def predict_part(
     aggregation: Aggregation = "softmax",
     as_nnunet: bool = False,
     tf32: bool = False,
-) -> NDArray[np.uint8]:
-    """Return the part's own labels [z, y, x] for `image` [z, y, x] in HU.
+) -> torch.Tensor:
+    """Return the part's own labels, uint8 [z, y, x], for `image`.
 
     Args:
         part: its network is used if `network` is None.
-        image: HU on the model's grid.
+        image: HU on the model's grid, float32 [z, y, x], on any device.
         step_size: of the tiles.
         device: of the network.
         on_tile: see `label_image`.
@@ -178,11 +250,10 @@ def predict_part(
         tf32: let CUDA round what it multiplies to 10 bits of fraction, as cuDNN does by itself.
     """
     box = nonzero_box(image)
-    cropped = normalise(image[box], part.intensities).transpose(part.axes)
-    tensor = torch.from_numpy(np.ascontiguousarray(cropped))
+    tensor = normalise(image[box], part.intensities).permute(part.axes).contiguous()
 
     def run(where: torch.device, sums_on: torch.device) -> torch.Tensor:
-        own = part.network.to(where)
+        own = part.network if where == device else deepcopy(part.network).to(where)
         return label_image(
             own if network is None or where != device else network,
             tensor.to(where),
@@ -199,9 +270,8 @@ def predict_part(
     # the same labels.
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=tf32):
         found = _stepping_down(run, device)
-    part.network.to(device)
-    labels = np.zeros(image.shape, dtype=np.uint8)
-    labels[box] = found.cpu().numpy().transpose(np.argsort(part.axes))
+    labels = torch.zeros(image.shape, dtype=torch.uint8, device=found.device)
+    labels[box] = found.permute([part.axes.index(axis) for axis in range(3)])
     return labels
 
 
@@ -223,25 +293,3 @@ def _stepping_down(
             fields = {"network_on": str(network_on), "sums_on": str(sums_on)}
             log.warning("DEVICE_MEMORY_SHORT", extra={"fields": fields})
     return run(*steps[-1])
-
-
-def nonzero_box(image: NDArray[np.float32]) -> tuple[slice, ...]:
-    """Return the smallest box with all voxels that are not 0 HU; all of an image of zeros.
-
-    nnU-Net crops to it before anything else. In CT, where air is -1000, it is the whole image
-    except where padding of 0 was added.
-    """
-    box = []
-    for axis in range(image.ndim):
-        others = tuple(other for other in range(image.ndim) if other != axis)
-        hits = np.flatnonzero((image != 0).any(axis=others))
-        box.append(slice(int(hits[0]), int(hits[-1]) + 1) if hits.size else slice(None))
-    return tuple(box)
-
-
-def normalise(image: NDArray[np.float32], by: Intensities) -> NDArray[np.float32]:
-    """Return a clipped and scaled copy, in single precision throughout, as nnU-Net does it."""
-    scaled = np.clip(image, np.float32(by.lower), np.float32(by.upper))
-    scaled -= np.float32(by.mean)
-    scaled /= np.float32(max(by.sd, 1e-8))
-    return scaled

@@ -20,21 +20,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from numpy.typing import NDArray
 
 from inference.catalog import ModelCard, Part, WeightsError
+from inference.normalisation import Intensities
 from inference.untrusted import read_checkpoint
 
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 TRUSTED_NETWORKS = "dynamic_network_architectures."
 TRUSTED_LAYERS = "torch.nn."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intensities:
-    """CT normalisation of the plans: clip to [lower, upper], then (x - mean) / sd, in HU."""
-
-    lower: float
-    upper: float
-    mean: float
-    sd: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,9 @@ affine says. NumPy and SciPy; the network comes in as a `Predictor`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,6 @@ Progress = Callable[[str, float], None]
 What it raises ends the work."""
 
 MIN_LENGTH = 2
-BODY_ABOVE_HU = -500
-"""Between air (-1000, with noise) and skin; a table is inside the box too."""
-BODY_MARGIN = 4
-"""Samples of the model's grid around the body's box."""
 
 Mode = Literal["fast", "exact"]
 
@@ -75,6 +71,32 @@ class Predictor(Protocol):
             image: HU on a grid of the card's spacing; x grows to the right, y to anterior, z to
                 superior.
             progress: called with the stage `predict`.
+            options: how the model is run.
+        """
+        ...
+
+
+@runtime_checkable
+class ResidentPredictor(Protocol):
+    """A predictor on a device that can zoom there as well."""
+
+    def segment_resident(
+        self,
+        volume: NDArray[np.int16],
+        orientation: Orientation,
+        spacing_mm: Sequence[float],
+        progress: Progress,
+        options: Options,
+    ) -> NDArray[np.uint8] | None:
+        """Return the model's labels [i, j, k] of `volume`, as `segment` does.
+
+        None where the host's way is the better one.
+
+        Args:
+            volume: HU, [i, j, k], of any strides.
+            orientation: of its axes.
+            spacing_mm: along x, y, z.
+            progress: told about each stage.
             options: how the model is run.
         """
         ...
@@ -159,11 +181,15 @@ def segment(
     orientation = to_canonical(affine)
     # In single precision, as a NIfTI header holds it: at a half, the shape depends on the last bit.
     spacing = np.linalg.norm(affine[:3, :3], axis=0).astype(np.float32).astype(np.float64)
+    grids = (spacing[list(orientation.axes)], card.spacing_mm)
+    if options.mode == "fast" and isinstance(predictor, ResidentPredictor):
+        found = predictor.segment_resident(volume, orientation, grids[0], progress, options)
+        if found is not None:
+            return found
     flips = tuple(slice(None, None, -1 if flip else None) for flip in orientation.flipped)
     canonical = volume.transpose(orientation.axes)[flips]
 
     progress("resample", 0.0)
-    grids = (spacing[list(orientation.axes)], card.spacing_mm)
     if options.mode == "exact":
         zoomed = zoom_in_as_scipy(canonical, *grids, card.zoom_order, _border(card))
     else:
@@ -172,11 +198,8 @@ def segment(
     del zoomed
     progress("resample", 1.0)
 
-    box = body_box(image) if options.body_crop else (slice(None),) * 3
-    found = predictor.predict(np.ascontiguousarray(image[box]), progress, options)
-    _check_labels(found, image[box].shape, wanted, card)
-    labels = np.zeros(image.shape, dtype=np.uint8)
-    labels[box] = found
+    labels = predictor.predict(image, progress, options)
+    _check_labels(labels, image.shape, wanted, card)
 
     progress("restore", 0.0)
     # Axes go back before the zoom, while the array is small; flips after it: which of two equally
@@ -204,17 +227,6 @@ def wanted_labels(card: ModelCard, options: Options) -> frozenset[int]:
     if unknown:
         raise ValueError(f"model {card.id!r} finds no {', '.join(unknown)}")
     return frozenset(labels[name] for name in options.structures or labels)
-
-
-def body_box(image: NDArray[np.float32]) -> tuple[slice, ...]:
-    """Return the box around all that is no air; all of an image of air."""
-    body = image > BODY_ABOVE_HU
-    box = []
-    for axis, length in enumerate(image.shape):
-        hits = np.flatnonzero(body.any(axis=tuple(other for other in range(3) if other != axis)))
-        low, high = (int(hits[0]), int(hits[-1]) + 1) if hits.size else (0, length)
-        box.append(slice(max(0, low - BODY_MARGIN), min(length, high + BODY_MARGIN)))
-    return tuple(box)
 
 
 def _border(card: ModelCard) -> Border:

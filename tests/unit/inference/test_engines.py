@@ -163,10 +163,13 @@ def test_half_precision_on_cuda_keeps_the_bound(tmp_path: Path) -> None:
     exact = NnunetPredictor(card, device="cuda:0").predict(image, options=Options(mode="exact"))
     assert np.mean(fast != exact) < 0.05, "random weights: many near-ties"
     loaded = load_part(card.parts[0], card, torch.device("cuda:0"))
-    half = engines.half_on_cuda(loaded.network)
+    half = engines.on_cuda(loaded, half=True)
+    assert isinstance(half, engines.Graph)
     with torch.inference_mode():
         tile = torch.randn((1, 1, 32, 32, 32), device="cuda:0")
         scores = [torch.softmax(n(tile).float(), 1) for n in (loaded.network, half)]
+        half(torch.zeros_like(tile))
+        assert torch.equal(torch.softmax(half(tile).float(), 1), scores[1])
     error = (scores[0] - scores[1]).abs().flatten()
     assert float(torch.quantile(error[:1_000_000], 0.999)) <= engines.SCORE_BOUND
 

@@ -23,13 +23,12 @@ from inference.catalog import ModelCard, WeightsError, read_card
 from inference.nnunet import (
     NnunetPredictor,
     is_split,
-    nonzero_box,
-    normalise,
     pick_device,
     predict_part,
     thirds,
 )
-from inference.nnunet_folder import Intensities, LoadedPart, load_part
+from inference.nnunet_folder import LoadedPart, load_part
+from inference.normalisation import Intensities, body_box, nonzero_box, normalise
 from inference.pipeline import Options
 from inference.tiles import label_image
 
@@ -115,7 +114,9 @@ def test_a_later_part_overwrites_an_earlier_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels, accumulate(card, image))
     first, second = (
         np.array(part.labels)[
-            predict_part(load_part(part, card, CPU), image, card.step_size, CPU, ignore)
+            predict_part(
+                load_part(part, card, CPU), torch.from_numpy(image), card.step_size, CPU, ignore
+            )
         ]
         for part in card.parts
     )
@@ -169,15 +170,35 @@ def test_normalisation_is_nnunets() -> None:
     expected = CTNormalization(False, properties).run(image.copy())
     by = Intensities(lower=-812.3, upper=611.9, mean=31.7, sd=99.1)
     before = image.copy()
-    np.testing.assert_array_equal(normalise(image, by), expected)
+    np.testing.assert_array_equal(normalise(torch.from_numpy(image), by).numpy(), expected)
     np.testing.assert_array_equal(image, before)
 
 
 def test_nonzero_box_is_tight_and_whole_for_an_empty_image() -> None:
-    image = np.zeros((6, 7, 8), np.float32)
+    image = torch.zeros((6, 7, 8))
     assert image[nonzero_box(image)].shape == image.shape
     image[2, 3, 4] = image[4, 3, 6] = -1
     assert nonzero_box(image) == (slice(2, 5), slice(3, 4), slice(4, 7))
+
+
+def test_an_image_of_air_is_not_cropped() -> None:
+    air = torch.full((7, 8, 9), -1000.0)
+    assert air[body_box(air)].shape == air.shape
+    air[3, 4, 5] = 40
+    assert body_box(air) == (slice(0, 7), slice(0, 8), slice(1, 9))
+
+
+def test_the_body_crop_shows_less_air_and_changes_no_place(tmp_path: Path) -> None:
+    card = read_card(write_model(tmp_path))
+    image = np.full((30, 14, 16), -1000, np.float32)
+    image[12:20, 2:12, 4:12] = hu((8, 10, 8))
+    box = body_box(torch.from_numpy(image))
+    assert np.prod(image[box].shape) < 0.7 * image.size
+    predictor = NnunetPredictor(card)
+    cropped = predictor.predict(image, options=Options(body_crop=True))
+    np.testing.assert_array_equal(cropped[box], predictor.predict(image[box].copy()))
+    cropped[box] = 0
+    assert not cropped.any()
 
 
 def test_progress_rises_to_one_over_all_parts(tmp_path: Path) -> None:
@@ -281,7 +302,7 @@ def test_only_the_parts_that_are_needed_run(
     everything = predictor.predict(image)
     ran: list[str] = []
 
-    def count(part: LoadedPart, *arguments: object, **named: object) -> NDArray[np.uint8]:
+    def count(part: LoadedPart, *arguments: object, **named: object) -> torch.Tensor:
         ran.append(f"{len(part.labels)} heads")
         return predict_part(part, *arguments, **named)  # type: ignore[arg-type]
 
@@ -345,7 +366,7 @@ def test_short_device_memory_steps_down_to_the_host(
     card = read_card(write_model(tmp_path))
     image = hu((12, 14, 10))
     part = load_part(card.parts[0], card, CPU)
-    expected = predict_part(part, image, 0.5, CPU, ignore)
+    expected = predict_part(part, torch.from_numpy(image), 0.5, CPU, ignore)
     asked: list[object] = []
 
     class Device:
@@ -362,7 +383,7 @@ def test_short_device_memory_steps_down_to_the_host(
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_: self)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     device = Device()
-    found = predict_part(part, image, 0.5, device, ignore)  # type: ignore[arg-type]
+    found = predict_part(part, torch.from_numpy(image), 0.5, device, ignore)  # type: ignore[arg-type]
     monkeypatch.undo()
     np.testing.assert_array_equal(found, expected)
     assert asked == [device, CPU, CPU][: refused + 1]

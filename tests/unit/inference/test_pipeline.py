@@ -18,7 +18,6 @@ from inference.pipeline import (
     DEFAULT,
     Options,
     Progress,
-    body_box,
     no_progress,
     segment,
     to_canonical,
@@ -278,28 +277,6 @@ def test_options_reach_the_predictor(card: ModelCard) -> None:
     options = Options(mode="exact", step_size=0.8)
     segment(scene(world(shape, affine)), affine, card, asked, options=options)
     assert asked.options == options
-
-
-@pytest.mark.parametrize(("axes", "signs"), [((0, 1, 2), (1, 1, 1)), ((2, 0, 1), (-1, 1, -1))])
-def test_the_body_crop_shows_less_air_and_changes_no_place(
-    axes: tuple[int, ...], signs: tuple[int, ...], card: ModelCard
-) -> None:
-    shape, affine = grid(axes, signs)
-    points = world(shape, affine)
-    volume = scene(points)
-    volume[volume != 300] = -1000
-    whole, cropped = Asked(), Asked()
-    expected = segment(volume, affine, card, whole)
-    found = segment(volume, affine, card, cropped, options=Options(body_crop=True))
-    np.testing.assert_array_equal(found, expected)
-    assert np.prod(cropped.shape) < 0.5 * np.prod(whole.shape)
-
-
-def test_an_image_of_air_is_not_cropped() -> None:
-    air = np.full((7, 8, 9), -1000, np.float32)
-    assert air[body_box(air)].shape == air.shape
-    air[3, 4, 5] = 40
-    assert air[body_box(air)].shape == (7, 8, 8)
 
 
 def test_a_label_that_nobody_asked_for_is_an_error(card: ModelCard) -> None:
