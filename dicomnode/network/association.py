@@ -19,35 +19,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NoReturn, Protocol
 
-from dicomnode.network import commands, pdus
+from dicomnode.domain.associations import AssociationRequest, Rejected
+from dicomnode.network import commands, contexts, pdus
 from dicomnode.network.commands import Command
-from dicomnode.network.negotiation import Supported, negotiate
-from dicomnode.network.pdus import AssociateRequest
-from dicomnode.network.sockets import VERIFICATION
+from dicomnode.network.contexts import VERIFICATION, UnknownClasses
 from dicomnode.network.wire import ClosedError, OversizeError, Wire, WireError
 
 log = logging.getLogger(__name__)
-
-REFUSED_PERMANENTLY = 1
-REFUSED_FOR_NOW = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Requestor:
-    """Who asks for an association."""
-
-    calling_ae: str
-    called_ae: str
-    address: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rejection:
-    """Why an association is not accepted: the codes of an A-ASSOCIATE-RJ (PS3.8 table 9-21)."""
-
-    result: int
-    source: int
-    reason: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,15 +78,16 @@ class Session(Protocol):
         """The association ended."""
 
 
-Admit = Callable[[Requestor], Session | Rejection]
-"""Decides whether a requestor gets an association."""
+Admit = Callable[[AssociationRequest], Session | Rejected]
+"""Decides on a request for an association."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What this side offers and how long it waits."""
 
-    supported: Supported
+    unknown_classes: UnknownClasses
+    """What becomes of SOP Classes that the tables do not name."""
     max_pdu_bytes: int
     """Longest P-DATA-TF that is taken; never 0, which would mean any length."""
     idle_seconds: float
@@ -201,21 +180,26 @@ class AcceptedConnection:
             )
             self._send_abort(pdus.SERVICE_USER, pdus.REASON_NOT_SPECIFIED)
             return None
-        decision = _fault(request) or self._admit(
-            Requestor(
-                calling_ae=request.calling_ae, called_ae=request.called_ae, address=self._address
+        decision = self._admit(
+            AssociationRequest(
+                calling_ae=request.calling_ae,
+                called_ae=request.called_ae,
+                address=self._address,
+                application_context=request.application_context,
+                protocol_version=request.protocol_version,
+                certificate_sha256=self._wire.peer_certificate_sha256(),
             )
         )
-        if isinstance(decision, Rejection):
-            reply = pdus.encode_associate_reject(decision.result, decision.source, decision.reason)
-            self._wire.write(reply)
+        if isinstance(decision, Rejected):
+            why = decision.reason
+            self._wire.write(pdus.encode_associate_reject(why.result, why.source, why.reason))
             self._lingers = True
             return None
-        results = negotiate(request.contexts, self._terms.supported)
+        results = contexts.answer(request.contexts, self._terms.unknown_classes)
         self._contexts = {
             context.id: (context.abstract_syntax, context.transfer_syntax)
             for context in results
-            if context.result == pdus.ACCEPTANCE
+            if context.is_accepted
         }
         self._longest_reply = request.max_pdu_bytes
         try:
@@ -379,12 +363,3 @@ class AcceptedConnection:
         log.warning(
             "ASSOCIATION_ABORTED", extra={"fields": {"address": self._address, "detail": detail}}
         )
-
-
-def _fault(request: AssociateRequest) -> Rejection | None:
-    """What this software cannot speak, whoever asks (PS3.8 table 9-21)."""
-    if not request.protocol_version & 1:
-        return Rejection(result=REFUSED_PERMANENTLY, source=2, reason=2)
-    if request.application_context != pdus.APPLICATION_CONTEXT:
-        return Rejection(result=REFUSED_PERMANENTLY, source=1, reason=2)
-    return None

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dicomnode import __version__
+from dicomnode.domain.associations import APPLICATION_CONTEXT
+from dicomnode.network.contexts import AnsweredContext, ProposedContext
 
 ASSOCIATE_RQ = 0x01
 ASSOCIATE_AC = 0x02
@@ -29,14 +31,8 @@ MAX_CONTEXTS = 128
 MAX_TRANSFER_SYNTAXES = 256
 """Of one Presentation Context."""
 
-APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 IMPLEMENTATION_CLASS_UID = "2.25.253885616726618288217594610556809943687"
 IMPLEMENTATION_VERSION = f"DICOMNODE_{__version__}".upper()[:16]
-
-# Of a Presentation Context (PS3.8 table 9-18).
-ACCEPTANCE = 0
-ABSTRACT_SYNTAX_NOT_SUPPORTED = 3
-TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
 
 # Sources and reasons of A-ABORT (PS3.8 table 9-26); a service user gives no reason.
 SERVICE_USER = 0
@@ -59,26 +55,6 @@ _IMPLEMENTATION_VERSION_ITEM = 0x55
 
 class MalformedPduError(ValueError):
     """A PDU does not have the structure that PS3.8 section 9.3 gives it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProposedContext:
-    """A Presentation Context as the requestor proposes it."""
-
-    id: int
-    abstract_syntax: str
-    transfer_syntaxes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContextResult:
-    """What becomes of a proposed Presentation Context (PS3.8 table 9-18)."""
-
-    id: int
-    result: int
-    abstract_syntax: str
-    transfer_syntax: str
-    """The accepted one; without meaning where the context is not accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +113,7 @@ def decode_associate_request(body: bytes) -> AssociateRequest:
 
 
 def encode_associate_accept(
-    request: AssociateRequest, results: Iterable[ContextResult], max_pdu_bytes: int
+    request: AssociateRequest, results: Iterable[AnsweredContext], max_pdu_bytes: int
 ) -> bytes:
     """Encode an A-ASSOCIATE-AC (PS3.8 9.3.3).
 

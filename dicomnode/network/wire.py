@@ -5,6 +5,7 @@ A socket that blocks with a time limit waits in poll(2): no number of open files
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import ssl
 import struct
@@ -56,6 +57,13 @@ class Wire:
         self._buffer = bytearray(1 << 14)
         self._start = 0
         self._end = 0
+
+    def peer_certificate_sha256(self) -> str | None:
+        """Return the fingerprint of the peer's certificate; None without TLS or certificate."""
+        if not isinstance(self._socket, ssl.SSLSocket):
+            return None
+        certificate = self._socket.getpeercert(binary_form=True)
+        return hashlib.sha256(certificate).hexdigest() if certificate else None
 
     def read(self, longest: int, wait_seconds: float) -> Pdu:
         """Read the next PDU.

@@ -11,22 +11,30 @@ from dataclasses import dataclass, field
 
 import pytest
 import upper_layer as ul
+from peers import wait_until
 
+from dicomnode.domain.associations import (
+    REASONS,
+    AssociationRequest,
+    AssociationRules,
+    KnownPeer,
+    Rejected,
+    decide,
+)
 from dicomnode.network.association import (
     AcceptedConnection,
     Answer,
     Outcome,
-    Rejection,
-    Requestor,
     StoreRequest,
     Terms,
 )
 from dicomnode.network.wire import Wire
 
-SUPPORTED = {
-    ul.CT: (ul.EXPLICIT, ul.IMPLICIT),
-    ul.VERIFICATION: (ul.IMPLICIT,),
-}
+RULES = AssociationRules(
+    ae_title="DICOMNODE",
+    peers=(KnownPeer(name="CT1", ae_title="MODALITY", accept=True),),
+    max_associations=9,
+)
 PROVIDER, USER = 2, 0
 UNRECOGNIZED, UNEXPECTED, INVALID = 1, 2, 6
 
@@ -72,21 +80,22 @@ class Peer:
 
     def __init__(self, **terms: float) -> None:
         self.recorder = Recorder()
-        self.decision: Rejection | None = None
-        self.requestors: list[Requestor] = []
+        self.decision: Rejected | None = None
+        self.requestors: list[AssociationRequest] = []
         here, there = socket.socketpair()
         here.settimeout(10)
         self.socket = here
         seconds = {"idle_seconds": 5.0, "pdu_seconds": 5.0, "artim_seconds": 5.0} | terms
         wire = Wire(there, pdu_seconds=seconds["pdu_seconds"])
-        offered = Terms(supported=SUPPORTED, max_pdu_bytes=16384, **seconds)
+        offered = Terms(unknown_classes="keep", max_pdu_bytes=16384, **seconds)
         self.connection = AcceptedConnection(wire, "10.0.0.1", offered, self._admit)
         self.thread = threading.Thread(target=self.connection.run)
         self.thread.start()
 
-    def _admit(self, requestor: Requestor) -> Recorder | Rejection:
+    def _admit(self, requestor: AssociationRequest) -> Recorder | Rejected:
         self.requestors.append(requestor)
-        return self.decision or self.recorder
+        decision = decide(requestor, RULES)
+        return decision if isinstance(decision, Rejected) else self.decision or self.recorder
 
     def associate(self, **keywords: object) -> Peer:
         self.socket.sendall(ul.associate_rq(**keywords))  # type: ignore[arg-type]
@@ -122,8 +131,8 @@ def peer() -> Iterator[Peer]:
 def test_an_association_is_accepted_with_what_is_preferred_here(peer: Peer) -> None:
     contexts = (
         ul.context(1, ul.CT, ul.IMPLICIT, ul.EXPLICIT),
-        ul.context(3, ul.CT, "1.2.840.10008.1.2.2"),
-        ul.context(5, "1.2.3.4", ul.IMPLICIT),
+        ul.context(3, ul.CT, "1.2.3.4"),
+        ul.context(5, "1.2.840.10008.5.1.4.31", ul.IMPLICIT),
         ul.context(255, ul.VERIFICATION, ul.IMPLICIT),
     )
     request = ul.associate_rq(*contexts)
@@ -133,18 +142,18 @@ def test_an_association_is_accepted_with_what_is_preferred_here(peer: Peer) -> N
     assert body[4:68] == request[10:74], "the titles come back as they are"
     assert ul.results_of(body) == [
         (1, 0, ul.EXPLICIT),
-        (3, 4, "1.2.840.10008.1.2.2"),
+        (3, 4, ul.IMPLICIT),
         (5, 3, ul.IMPLICIT),
         (255, 0, ul.IMPLICIT),
     ]
     assert ul.item(0x51, (16384).to_bytes(4, "big")) in body
     assert peer.requestors == [
-        Requestor(calling_ae="MODALITY", called_ae="DICOMNODE", address="10.0.0.1")
+        AssociationRequest(calling_ae="MODALITY", called_ae="DICOMNODE", address="10.0.0.1")
     ]
 
 
 def test_a_rejection_has_the_codes_of_who_decided(peer: Peer) -> None:
-    peer.decision = Rejection(result=2, source=3, reason=2)
+    peer.decision = Rejected(REASONS["TOO_MANY_ASSOCIATIONS"])
     assert peer.says(ul.associate_rq()) == (0x03, bytes((0, 2, 3, 2)))
     peer.close()
     assert peer.recorder.outcomes == []
@@ -159,7 +168,7 @@ def test_another_protocol_is_rejected(
 ) -> None:
     request = ul.associate_rq(**changes)  # type: ignore[arg-type]
     assert peer.says(request) == (0x03, bytes((0, *codes)))
-    assert peer.requestors == []
+    assert peer.recorder.outcomes == []
 
 
 def test_a_later_version_of_the_protocol_includes_this_one(peer: Peer) -> None:
@@ -436,9 +445,9 @@ def test_a_pdu_that_trickles_is_not_waited_for(associated: bool) -> None:
 
 
 def test_who_does_not_close_at_the_end_is_disconnected() -> None:
-    peer = Peer(artim_seconds=0.2).associate()
+    peer = Peer(artim_seconds=0.5).associate()
     assert peer.says(ul.RELEASE_RQ) == (0x06, bytes(4))
-    assert peer.recorder.outcomes == [Outcome.RELEASED], "nothing waits for the connection's end"
+    wait_until(lambda: peer.recorder.outcomes, 0.4, "the association ends before the connection")
     assert ul.read_pdu(peer.socket) == (0, b"")
     peer.close()
 
