@@ -1,8 +1,9 @@
-"""Peak memory for a long CT: 512x512x824 at 0.78x0.78x1.0 mm, five small random networks at 1.5 mm.
+"""Peak memory for a long CT: 512x512x824 at 0.78x0.78x1.0 mm, five random networks at 1.5 mm.
 
-The networks' width does not count for what grows with the image: the image, its resampled copy and
-the sums of scores (classes x patch depth x plane). What full networks add is said in
-docs/benchmarks.md. A smaller step size would only take longer.
+`python -m benchmarks.bench_memory [STEP] [full]`: small networks, whose width does not count for
+what grows with the image (the image, its resampled copy and the sums of scores: classes x patch
+depth x plane), or those of full size, which take 20 minutes of two cores at step 1. A smaller step
+would only take longer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import upstream_formats
 from parity import kit
 
 from benchmarks.bench_inference import Stages
-from benchmarks.common import machine, peak_mib
+from benchmarks.common import machine, peak_mib, read_card, write_full_weights
+from inference.card import ModelCard
 from inference.measuring import measure
 from inference.nnunet import NnunetPredictor
 from inference.pipeline import Options, segment
@@ -28,20 +30,28 @@ SPACING = (0.78, 0.78, 1.0)
 LIMIT_MIB = 6 * 1024
 
 
+def small_card(weights: Path, work: Path) -> ModelCard:
+    for task, classes in kit.CLASSES["v1"].items():
+        net = upstream_formats.small(classes + 1, 1.5, patch=(128, 128, 128))
+        if task != 256:
+            upstream_formats.write_v1(weights, net, task=f"Task{task}_TotalSegmentator", seed=task)
+    with np.load(kit.frozen_file("v1")) as frozen:
+        names = json.loads(str(frozen["names"]))
+    return kit.cards("v1", weights, work, names)[False]
+
+
+def full_card(weights: Path, _: Path) -> ModelCard:
+    write_full_weights(weights, "1.5 mm")
+    return read_card(weights, "1.5 mm")
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         weights, work = Path(folder) / "weights", Path(folder) / "work"
         weights.mkdir()
         work.mkdir()
-        for task, classes in kit.CLASSES["v1"].items():
-            net = upstream_formats.small(classes + 1, 1.5, patch=(128, 128, 128))
-            if task != 256:
-                upstream_formats.write_v1(
-                    weights, net, task=f"Task{task}_TotalSegmentator", seed=task
-                )
-        with np.load(kit.frozen_file("v1")) as frozen:
-            names = json.loads(str(frozen["names"]))
-        card = kit.cards("v1", weights, work, names)[False]
+        arguments = sys.argv[1:]
+        card = (full_card if "full" in arguments else small_card)(weights, work)
         affine = np.diag([*SPACING, 1.0])
         # Noise by the plane: real memory pages, as a scanner's image has.
         random = np.random.default_rng(0)
@@ -52,7 +62,7 @@ def main() -> None:
         print(f"{machine()}\nloaded, with the image: {peak_mib():.0f} MiB", flush=True)
         stages = Stages()
         started = time.perf_counter()
-        step = float(sys.argv[1]) if len(sys.argv) > 1 else None
+        step = next((float(text) for text in arguments if text != "full"), None)
         labels = segment(volume, affine, card, predictor, stages, Options(step_size=step))
         print(f"segmented in {time.perf_counter() - started:.0f} s: {peak_mib():.0f} MiB")
         measure(volume, labels, float(np.prod(SPACING)), card.structures)
