@@ -38,7 +38,7 @@ CASES = {
 
 
 def upstream_command(
-    weights: Path, image: Path, work: Path, resolution: str
+    weights: Path, image: Path, work: Path, resolution: str, device: str = "cpu"
 ) -> tuple[float, float]:
     home = work / "home"
     home.mkdir()
@@ -46,7 +46,7 @@ def upstream_command(
     settings["statistics_disclaimer_shown"] = True
     (home / "config.json").write_text(json.dumps(settings))
     command = [ENVIRONMENT / "bin" / "TotalSegmentator", "-i", image, "-o", work / "command.nii.gz"]
-    command += ["--ml", "-d", "cpu", *(["--fast"] if resolution == "3 mm" else [])]
+    command += ["--ml", "-d", device, *(["--fast"] if resolution == "3 mm" else [])]
     return timed(command, {"TOTALSEG_WEIGHTS_PATH": str(weights), "TOTALSEG_HOME_DIR": str(home)})
 
 
