@@ -1,6 +1,6 @@
 """Peak memory for a long CT: 512x512x824 at 0.78x0.78x1.0 mm, five random networks at 1.5 mm.
 
-`python -m benchmarks.bench_memory [STEP] [full]`: small networks, whose width does not count for
+`python -m benchmarks.bench_memory [STEP] [full] [exact]`: small networks, whose width does not count for
 what grows with the image (the image, its resampled copy and the sums of scores: classes x patch
 depth x plane), or those of full size, which take 20 minutes of two cores at step 1. A smaller step
 would only take longer.
@@ -62,8 +62,9 @@ def main() -> None:
         print(f"{machine()}\nloaded, with the image: {peak_mib():.0f} MiB", flush=True)
         stages = Stages()
         started = time.perf_counter()
-        step = next((float(text) for text in arguments if text != "full"), None)
-        labels = segment(volume, affine, card, predictor, stages, Options(step_size=step))
+        step = next((float(text) for text in arguments if text not in ("full", "exact")), None)
+        options = Options(mode="exact" if "exact" in arguments else "fast", step_size=step)
+        labels = segment(volume, affine, card, predictor, stages, options)
         print(f"segmented in {time.perf_counter() - started:.0f} s: {peak_mib():.0f} MiB")
         measure(volume, labels, float(np.prod(SPACING)), card.structures)
     peak = peak_mib()

@@ -86,14 +86,18 @@ def zoom_in_as_scipy(
 ) -> NDArray[np.int32]:
     """Resample as TotalSegmentator's `change_spacing` does: by SciPy, truncated towards zero.
 
-    Nothing is done where all spacings are the target's. Needs several times the volume in double
-    precision.
+    Nothing is done where all spacings are the target's. Needs the volume once in double precision.
     """
     if tuple(spacing_mm) == tuple(target_mm):
         return volume.astype(np.int32)
     factors = [spacing / target for spacing, target in zip(spacing_mm, target_mm, strict=True)]
     samples = volume.astype(np.float64)
-    zoomed: NDArray[np.float64] = ndimage.zoom(samples, factors, order=order, mode=border)
+    filtered = order > 1 and border == "constant"
+    if filtered:  # in place; SciPy itself would make a copy, and another one for `nearest`
+        ndimage.spline_filter(samples, order, output=samples, mode=border)
+    zoomed: NDArray[np.float64] = ndimage.zoom(
+        samples, factors, order=order, mode=border, prefilter=not filtered
+    )
     return zoomed.astype(np.int32)
 
 
