@@ -1,9 +1,9 @@
 """Peak memory for a long CT: 512x512x824 at 0.78x0.78x1.0 mm, five random networks at 1.5 mm.
 
-`python -m benchmarks.bench_memory [STEP] [full] [exact]`: small networks, whose width does not count for
-what grows with the image (the image, its resampled copy and the sums of scores: classes x patch
-depth x plane), or those of full size, which take 20 minutes of two cores at step 1. A smaller step
-would only take longer.
+`python -m benchmarks.bench_memory [STEP] [full] [exact]`: small networks, whose width does not
+count for what grows with the image (the image, its resampled copy and the sums of scores: classes x
+patch depth x plane), or those of full size, which take 20 minutes of two cores at step 1. A smaller
+step would only take longer.
 """
 
 from __future__ import annotations
