@@ -81,13 +81,13 @@ def segment_folder(
         raise refusals[0]
 
 
-def read_folder(folder: Path) -> dict[str, list[bytes]]:
-    """Return the DICOM files below a folder by their Series Instance UID.
+def read_folder(folder: Path) -> dict[str, list[Path]]:
+    """Return the DICOM files below a folder, by their Series Instance UID.
 
     Files that are no DICOM are passed over; DICOM files that do not name their series are kept
     under `UNNAMED`, so that the analysis can say what is wrong with them.
     """
-    series: dict[str, list[bytes]] = defaultdict(list)
+    series: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
@@ -101,12 +101,12 @@ def read_folder(folder: Path) -> dict[str, list[bytes]]:
             uid: str = read_header(data[start:], syntax, b"offline").series_uid
         except UnreadableError:
             uid = UNNAMED
-        series[uid].append(data)
+        series[uid].append(path)
     return series
 
 
 def _analyze(
-    analyzer: Analyzer, files: list[bytes], plan: Plan, uid: str, console: Console
+    analyzer: Analyzer, files: list[Path], plan: Plan, uid: str, console: Console
 ) -> Analysis:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:

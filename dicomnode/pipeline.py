@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dicomnode import commissioning
 from dicomnode.domain.plans import Analysis, ModelOptions, Plan
 from dicomnode.errors import Refusal
-from dicomnode.imaging import read_scan
+from dicomnode.imaging import Source, read_scan
 from dicomnode.imaging.regular import regular_grid
 from dicomnode.results import Model, encode, prepare
 from dicomnode.results.codes import CodeTableError, load_codes
@@ -56,7 +56,7 @@ class Analyzer:
         self._warm: dict[tuple[str, str, str, int | None], Predictor] = {}
 
     def __call__(
-        self, instances: Sequence[bytes], plan: Plan, progress: Progress = no_progress
+        self, instances: Sequence[Source], plan: Plan, progress: Progress = no_progress
     ) -> Analysis:
         """Analyse one series; see `analyze`."""
         card = find_card(plan)
@@ -101,7 +101,7 @@ def check_card(card: ModelCard, *, commissioned_only: bool) -> None:
 
 
 def analyze(
-    instances: Sequence[bytes],
+    instances: Sequence[Source],
     plan: Plan,
     progress: Progress = no_progress,
     predictor: Predictor | None = None,
@@ -110,7 +110,8 @@ def analyze(
     """Segment a CT series and encode what was found.
 
     Args:
-        instances: whole DICOM files (PS3.10) of one series, in any order.
+        instances: whole DICOM files (PS3.10) of one series, in any order: their bytes, or their
+            paths, whose bytes then need no memory beside the volume.
         plan: all else that decides the results.
         progress: told about every stage.
         predictor: the loaded model of the plan; loaded here if None.
@@ -124,7 +125,7 @@ def analyze(
     if card is None:
         card = find_card(plan)
     watch("decode", 0.0)
-    scan = read_scan(instances)
+    scan = read_scan(instances, plan.threads)
     source = prepare(scan)
     watch("decode", 1.0)
     if predictor is None:
@@ -146,8 +147,8 @@ def analyze(
     watch("encode", 1.0)
     return Analysis(
         job_id=plan.job_id,
-        study_uid=str(scan.headers[0].StudyInstanceUID),
-        series_uid=str(scan.headers[0].SeriesInstanceUID),
+        study_uid=str(source.headers[0].StudyInstanceUID),
+        series_uid=str(source.headers[0].SeriesInstanceUID),
         results=results,
         label_map=label_map,
         label_map_digest=labels.digest,
@@ -210,13 +211,16 @@ def _plain(text: str) -> str:
 
 
 def pack_label_map(labels: LabelMap, scan: Scan) -> bytes:
-    """Return NumPy's .npz of `labels`, `sop_instance_uids` and `source_digest`.
+    """Return NumPy's .npz of `labels`, `sop_instance_uids`, `frame_numbers` and `source_digest`.
+
+    A frame number is 0 where the slice is a single-frame instance.
 
     Equal label maps give equal bytes. Deflated at level 1: labels shrink to a hundredth anyway.
     """
     arrays = {
         "labels": np.ascontiguousarray(labels.labels),
         "sop_instance_uids": np.array(scan.sop_instance_uids),
+        "frame_numbers": np.array([number or 0 for number in scan.frame_numbers], np.int32),
         "source_digest": np.array(labels.source_digest),
     }
     buffer = BytesIO()

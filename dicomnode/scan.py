@@ -7,6 +7,7 @@ DICOM, and the arrays are never changed after construction.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +19,27 @@ RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SliceSource:
+    """The image that a slice is: an instance, or a frame of one."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame_number: int | None
+    """Of a multi-frame instance, from 1; None where the instance is single-frame."""
+    fields: Mapping[str, tuple[str, ...]]
+    """Attributes of this slice by keyword, as they were written; where a frame has them in
+    functional groups, by the keywords of single-frame images."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scan:
     """A consistent stack of CT slices in the order of their positions along the normal."""
 
     volume: NDArray[np.int16]
     """Hounsfield units [slice, row, column], not below -1024; padding is -1024."""
-    valid: NDArray[np.bool_] | None
-    """False where the scanner measured nothing (padding), [slice, row, column]; None: all valid."""
+    padding: tuple[bytes | None, ...] | None
+    """For each slice the bits (`numpy.packbits`) of where the scanner measured nothing; None where
+    it is nowhere, or nowhere at all. In this form it weighs next to nothing; see `valid`."""
     affine: NDArray[np.float64]
     """4x4; (slice, row, column, 1) to millimetres in DICOM's patient axes (LPS+). Of an irregular
     scan only the columns for row and column are true of every slice."""
@@ -33,23 +48,46 @@ class Scan:
     is_regular: bool
     """Evenly spaced along the normal and not shifted in the plane; otherwise only `positions`
     place a slice."""
-    headers: tuple[Dataset, ...]
-    """One a slice, in slice order, without pixel data, otherwise as received."""
+    header: Dataset
+    """Of the first slice's instance, as received but for pixel data and functional groups, in whose
+    place the attributes of the slice stand."""
+    sources: tuple[SliceSource, ...]
+    """One a slice, in slice order."""
     orientation: tuple[float, ...]
     """Direction cosines of a row and of a column (Image Orientation), common to all slices."""
     total_instances: int
-    """Distinct instances given, those left out among them."""
+    """Distinct images given, those left out among them; each frame of an instance is one."""
     findings: tuple[str, ...]
     """Sentences on what was left out or is unusual; no patient data."""
     lossy: bool
     """Some slice went through lossy compression."""
     digest: str
-    """sha256 over pixels, geometry and SOP Instance UIDs, hexadecimal."""
+    """sha256 over pixels, geometry, SOP Instance UIDs and frame numbers, hexadecimal."""
+
+    @property
+    def valid(self) -> NDArray[np.bool_] | None:
+        """False where the scanner measured nothing (padding), [slice, row, column], read-only;
+        None: all valid. Unpacked with every call, to half the size of the volume where padding
+        differs between slices."""
+        if self.padding is None:
+            return None
+        shape = self.volume.shape
+        if all(bits == self.padding[0] for bits in self.padding):
+            return np.broadcast_to(_valid(self.padding[0], shape[1:]), shape)
+        result = np.empty(shape, np.bool_)
+        for index, bits in enumerate(self.padding):
+            result[index] = _valid(bits, shape[1:])
+        return result
 
     @property
     def sop_instance_uids(self) -> tuple[str, ...]:
-        """SOP Instance UIDs in slice order."""
-        return tuple(str(header.SOPInstanceUID) for header in self.headers)
+        """SOP Instance UIDs in slice order; one for all the frames of an instance."""
+        return tuple(source.sop_instance_uid for source in self.sources)
+
+    @property
+    def frame_numbers(self) -> tuple[int | None, ...]:
+        """Frame numbers in slice order; None where the instance is single-frame."""
+        return tuple(source.frame_number for source in self.sources)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -68,6 +106,15 @@ class Scan:
         gaps = np.abs(np.diff(depths))
         deep: NDArray[np.float64] = (np.append(gaps[:1], gaps) + np.append(gaps, gaps[-1:])) / 2
         return area * deep
+
+
+def _valid(bits: bytes | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return the opposite of packed `bits`."""
+    if bits is None:
+        return np.ones(shape, np.bool_)
+    count = int(np.prod(shape))
+    packed = np.unpackbits(np.frombuffer(bits, np.uint8), count=count)
+    return np.asarray(packed.reshape(shape) == 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -15,7 +15,10 @@ _LABEL = re.compile(r"label (\d+):")
 
 
 def read_segments(
-    path: Path, sop_instance_uids: Sequence[str], shape: tuple[int, ...]
+    path: Path,
+    sop_instance_uids: Sequence[str],
+    shape: tuple[int, ...],
+    frame_numbers: Sequence[int] = (),
 ) -> NDArray[np.uint8]:
     """Return the label map that a BINARY Segmentation holds (PS3.3 section C.8.20).
 
@@ -26,16 +29,20 @@ def read_segments(
         path: of the SEG.
         sop_instance_uids: of the source's slices, in the order of the first axis.
         shape: [slice, row, column].
+        frame_numbers: of those slices, 0 where one is no frame; needed only where some are.
     """
     seg = pydicom.dcmread(path)
-    slices = {uid: number for number, uid in enumerate(sop_instance_uids)}
+    frames_of = frame_numbers or [0] * len(sop_instance_uids)
+    names = zip(sop_instance_uids, frames_of, strict=True)
+    slices = {name: number for number, name in enumerate(names)}
     label_of = {int(item.SegmentNumber): _label(item) for item in seg.SegmentSequence}
     frames = np.atleast_3d(seg.pixel_array)
     labels = np.zeros(shape, dtype=np.uint8)
     for frame, groups in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
         number = int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
         source = groups.DerivationImageSequence[0].SourceImageSequence[0]
-        place = slices[str(source.ReferencedSOPInstanceUID)]
+        frame_number = int(source.get("ReferencedFrameNumber") or 0)
+        place = slices[str(source.ReferencedSOPInstanceUID), frame_number]
         if (labels[place][frame == 1] != 0).any():
             raise ValueError(f"{path.name}: two segments share a voxel")
         labels[place][frame == 1] = label_of[number]

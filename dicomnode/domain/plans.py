@@ -112,7 +112,7 @@ class Analysis:
     """In the order in which a destination gets them: SEG first, SR last."""
     label_map: bytes = field(repr=False)
     """uint8 [slice, row, column] on the source grid in NumPy's .npz (key `labels`), zip-deflated,
-    with `sop_instance_uids` [slice] beside it; read with allow_pickle=False."""
+    with `sop_instance_uids` and `frame_numbers` [slice] beside it; read with allow_pickle=False."""
     label_map_digest: str
     """sha256 of the label array's bytes in C order, hexadecimal."""
     demonstration: bool

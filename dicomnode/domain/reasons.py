@@ -30,8 +30,9 @@ REASONS: Mapping[str, str] = MappingProxyType(
             "unknown; correct Specific Character Set at the source."
         ),
         "NOT_CT": "The series holds no CT images.",
-        "ENHANCED_MULTIFRAME_NOT_SUPPORTED": (
-            "Enhanced (multi-frame) CT is not analysed yet; send the classic single-frame series."
+        "BAD_FRAMES": (
+            "A multi-frame CT instance does not say what its frames are: functional groups are "
+            "missing, damaged or of another number than the frames."
         ),
         "NOT_A_VOLUME": "The series holds localizers or single views only, not a volume.",
         "DERIVED_MAP": (

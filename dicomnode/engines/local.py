@@ -177,8 +177,7 @@ def _answer(analyzer: Any, request: _Request, connection: Connection) -> object:
         connection.send(_Progress(stage, fraction))
 
     try:
-        data = [path.read_bytes() for path in request.paths]
-        return analyzer(data, request.plan, report)
+        return analyzer(request.paths, request.plan, report)
     except Refusal as refusal:
         return refusal
     except CatalogError as error:

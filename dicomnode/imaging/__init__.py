@@ -1,4 +1,4 @@
-"""DICOM CT series -> Scan: parse, check identity, choose the stack, decode, place in space.
+"""DICOM CT series -> Scan: parse, check identity, choose the stack, place in space, decode.
 
 Either the volume is right or the series is refused with a reason code of `domain/reasons.py`.
 Models, results, the ledger and the network may not enter here.
@@ -6,7 +6,8 @@ Models, results, the ledger and the network may not enter here.
 
 from __future__ import annotations
 
+from dicomnode.imaging.parsing import Source
 from dicomnode.imaging.reading import read_scan
 from dicomnode.scan import Scan
 
-__all__ = ["Scan", "read_scan"]
+__all__ = ["Scan", "Source", "read_scan"]

@@ -5,57 +5,73 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from dicomnode.errors import Refusal
-from dicomnode.imaging.decoding import decode_slice, is_lossy, outer_padding
+from dicomnode.imaging.decoding import is_lossy
+from dicomnode.imaging.fields import Known, number, text
+from dicomnode.imaging.frames import Image, images_of
 from dicomnode.imaging.geometry import StackGeometry, orthonormal, stack_geometry
-from dicomnode.imaging.parsing import Parsed, parse, text
-from dicomnode.imaging.slices import Slice, check_identity, reason_against, slice_of
-from dicomnode.imaging.stacks import Stack, choose_stack
+from dicomnode.imaging.parsing import Parsed, Source, parse, read_header, same_pixels
+from dicomnode.imaging.slices import Slice, check_identity, slice_or_reason
+from dicomnode.imaging.stacks import choose_stack
+from dicomnode.imaging.volumes import Decoded, decode_volume
 from dicomnode.quiet import quiet_pydicom
-from dicomnode.scan import Scan
+from dicomnode.scan import Scan, SliceSource
 
-_NO_CT = ("NOT_CT", "ENHANCED_MULTIFRAME_NOT_SUPPORTED")
-_HARMLESS = ("NOT_CT", "NOT_A_VOLUME")
+_NO_CT = "NOT_CT"
+_HARMLESS = (_NO_CT, "NOT_A_VOLUME")
 _AIR_BELOW_HU = -800
+_NO_AIR = "No air near -1000 HU was found: the values may not be Hounsfield units."
+_OF_A_FRAME = ("KVP", "ConvolutionKernel", "SliceThickness", "PixelSpacing", "ImageType")
+"""What reports tell of the first slice; enhanced objects have it in functional groups only."""
 
 
-def read_scan(instances: Sequence[bytes]) -> Scan:
+def read_scan(instances: Sequence[Source], threads: int | None = None) -> Scan:
     """Make one CT volume in Hounsfield units from the files of a series, in any order.
 
     Args:
-        instances: whole DICOM files (PS3.10) of one series.
+        instances: whole DICOM files (PS3.10) of one series, single-frame or multi-frame: their
+            bytes, or their paths, whose bytes are then in memory only while they are looked at.
+        threads: decode with so many; None: one for each processor this process may use.
 
     Raises:
         Refusal: with a code of `dicomnode.domain.reasons.REASONS`.
     """
     if not instances:
         raise Refusal("NO_INSTANCES", "The series has no instances.")
-    parsed = [parse(data) for data in instances]
+    known: Known = {}
     with quiet_pydicom():
+        parsed = [parse(source, known) for source in instances]
         unique, findings = _without_repeats(parsed)
-        slices, left_out = _usable(unique)
-        slices.sort(key=lambda item: item.sop_instance_uid)  # the order of arrival decides nothing
+        findings += _missing_parts(unique)
+        images = [image for item in unique for image in images_of(item, known)]
+        slices, left_out = _usable(images)
+        # The order of arrival decides nothing.
+        slices.sort(key=lambda item: (item.sop_instance_uid, item.image.frame_number or 0))
         stack = choose_stack(slices)
         positions = np.array([item.position for item in stack.slices])
         first = stack.slices[0]
         geometry = stack_geometry(positions, first.orientation, first.pixel_spacing)
-        return _scan(stack, geometry, len(unique), (*findings, *left_out, *stack.findings))
+        ordered = [stack.slices[index] for index in geometry.order]
+        said = [*findings, *left_out, *stack.findings]
+        return _scan(ordered, geometry, len(images), said, decode_volume(ordered, threads))
 
 
 def _without_repeats(parsed: Sequence[Parsed]) -> tuple[list[Parsed], list[str]]:
     unique: dict[str, Parsed] = {}
     nameless: list[Parsed] = []
     for item in parsed:
-        uid = text(item.dataset, "SOPInstanceUID")
+        uid = text(item.fields, "SOPInstanceUID")
         if not uid:
             nameless.append(item)
         elif uid not in unique:
             unique[uid] = item
-        elif unique[uid].dataset.get("PixelData") != item.dataset.get("PixelData"):
+        elif not same_pixels(unique[uid], item):
             raise Refusal(
                 "CONFLICTING_INSTANCES", "Two instances have one UID but different pixel data."
             )
@@ -64,100 +80,123 @@ def _without_repeats(parsed: Sequence[Parsed]) -> tuple[list[Parsed], list[str]]
     return kept, [f"{repeats} repeated instances were ignored."] if repeats else []
 
 
-def _usable(parsed: Sequence[Parsed]) -> tuple[list[Slice], list[str]]:
-    """Return the slices that can be part of a volume, and sentences on the rest."""
-    reasons = [reason_against(item) for item in parsed]
-    counts = Counter(reason for reason in reasons if reason is not None)
-    images = [item for item, reason in zip(parsed, reasons, strict=True) if reason not in _NO_CT]
-    if not images:
-        raise _refused(counts, len(parsed))
-    check_identity(images)
-    slices = [
-        found
-        for item, reason in zip(parsed, reasons, strict=True)
-        if reason is None and (found := slice_of(item)) is not None
+def _missing_parts(parsed: Sequence[Parsed]) -> list[str]:
+    """Return sentences on concatenations (PS3.3 C.7.6.16.2.2.4) of which a part is not here."""
+    parts = Counter(text(item.fields, "ConcatenationUID") for item in parsed)
+    totals = {
+        text(item.fields, "ConcatenationUID"): number(item.fields, "InConcatenationTotalNumber")
+        for item in parsed
+    }
+    return [
+        f"Only {parts[uid]} of the {total:g} parts of a multi-frame image are here."
+        for uid, total in totals.items()
+        if uid and total is not None and parts[uid] < total
     ]
+
+
+def _usable(images: Sequence[Image]) -> tuple[list[Slice], list[str]]:
+    """Return the slices that can be part of a volume, and sentences on the rest."""
+    found = [slice_or_reason(image) for image in images]
+    counts = Counter(reason for reason in found if isinstance(reason, str))
+    instances = {
+        id(image.instance): image.instance
+        for image, reason in zip(images, found, strict=True)
+        if reason != _NO_CT
+    }
+    if not instances:
+        raise _refused(counts, len(images))
+    check_identity(list(instances.values()))
+    slices = [item for item in found if isinstance(item, Slice)]
     harmful = sum(count for reason, count in counts.items() if reason not in _HARMLESS)
     if not slices:
-        raise _refused(counts, len(parsed))
+        raise _refused(counts, len(images))
     if harmful >= len(slices):
         raise Refusal(
             "MIXED_CONTENT",
-            f"{harmful} of {len(parsed)} instances cannot be used: {_listed(counts)}.",
+            f"{harmful} of {len(images)} images cannot be used: {_listed(counts)}.",
         )
-    said = [f"{sum(counts.values())} instances were left out: {_listed(counts)}."] if counts else []
-    if not text(images[0].dataset, "PatientID"):
+    said = [f"{sum(counts.values())} images were left out: {_listed(counts)}."] if counts else []
+    if not text(slices[0].image.fields, "PatientID"):
         said.append("The source has no Patient ID, and so the results have none.")
     return slices, said
 
 
 def _refused(counts: Counter[str], total: int) -> Refusal:
     code, count = counts.most_common(1)[0]
-    return Refusal(code, f"{count} of {total} instances are refused for this reason.")
+    return Refusal(code, f"{count} of {total} images are refused for this reason.")
 
 
 def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {code}" for code, count in counts.most_common())
 
 
-def _scan(stack: Stack, geometry: StackGeometry, total: int, findings: Sequence[str]) -> Scan:
-    ordered = [stack.slices[index] for index in geometry.order]
-    first = stack.slices[0]
-    positions = np.array([item.position for item in ordered])
-    volume, valid = _decoded(ordered)
-    lossy = any(is_lossy(item.dataset, item.transfer_syntax) for item in ordered)
+def _scan(
+    ordered: Sequence[Slice],
+    geometry: StackGeometry,
+    total: int,
+    findings: Sequence[str],
+    decoded: Decoded,
+) -> Scan:
+    first = ordered[0]
+    images = [item.image for item in ordered]
+    lossy = any(is_lossy(image.fields, image.instance.transfer_syntax) for image in images)
     said = [*findings, *geometry.irregular]
     if lossy:
         said.append("The images went through lossy compression.")
-    if not (volume[valid] if valid is not None else volume).min(initial=0) < _AIR_BELOW_HU:
-        said.append("No air near -1000 HU was found: the values may not be Hounsfield units.")
-    for item in ordered:
-        if "PixelData" in item.dataset:
-            del item.dataset.PixelData
+    positions = np.array([item.position for item in ordered])
     along_row, along_column = orthonormal(first.orientation)
-    return Scan(
-        volume=volume,
-        valid=valid,
+    scan = Scan(
+        volume=decoded.volume,
+        padding=decoded.padding if any(decoded.padding) else None,
         affine=geometry.affine,
         positions=positions,
         is_regular=not geometry.irregular,
-        headers=tuple(item.dataset for item in ordered),
+        header=_header(first.image),
+        sources=tuple(_source(item) for item in ordered),
         orientation=(*along_row.tolist(), *along_column.tolist()),
         total_instances=total,
         findings=tuple(said),
         lossy=lossy,
-        digest=_digest(volume, valid, (geometry.affine, positions), ordered),
+        digest=_digest(decoded, (geometry.affine, positions), ordered),
+    )
+    return scan if _has_air(scan) else replace(scan, findings=(*said, _NO_AIR))
+
+
+def _header(image: Image) -> Dataset:
+    """Return the header of an instance; of a multi-frame one with what its frame says."""
+    header = read_header(image.instance)
+    if image.frame_number is not None:
+        for keyword in _OF_A_FRAME:
+            values = list(image.fields.get(keyword, ()))
+            if values:
+                setattr(header, keyword, values)
+    return header
+
+
+def _source(item: Slice) -> SliceSource:
+    return SliceSource(
+        sop_class_uid=item.image.instance.sop_class_uid,
+        sop_instance_uid=item.sop_instance_uid,
+        frame_number=item.image.frame_number,
+        fields=item.image.fields,
     )
 
 
-def _decoded(ordered: Sequence[Slice]) -> tuple[NDArray[np.int16], NDArray[np.bool_] | None]:
-    """Return HU and validity [slice, row, column]; the latter None where all is valid."""
-    volume = np.empty((len(ordered), *ordered[0].matrix), np.int16)
-    valid: NDArray[np.bool_] | None = None
-    padding: NDArray[np.bool_] | None = None
-    outside: NDArray[np.bool_] | None = None
-    for index, item in enumerate(ordered):
-        volume[index], found = decode_slice(item.dataset, item.transfer_syntax)
-        if found is None:
-            continue
-        # The padding of neighbouring slices is nearly always the same circle.
-        if outside is None or padding is None or not np.array_equal(found, padding):
-            padding, outside = found, outer_padding(found)
-        if valid is None:
-            valid = np.ones(volume.shape, np.bool_)
-        valid[index] = ~outside
-    return volume, valid
+def _has_air(scan: Scan) -> bool:
+    """Whether something that is not padding is as thin as air; nearly always in the first slice."""
+    valid = scan.valid
+    return any(
+        bool(((plane < _AIR_BELOW_HU) & (True if valid is None else valid[index])).any())
+        for index, plane in enumerate(scan.volume)
+    )
 
 
 def _digest(
-    volume: NDArray[np.int16],
-    valid: NDArray[np.bool_] | None,
-    places: tuple[NDArray[np.float64], ...],
-    ordered: Sequence[Slice],
+    decoded: Decoded, places: tuple[NDArray[np.float64], ...], ordered: Sequence[Slice]
 ) -> str:
-    digest = hashlib.sha256("\0".join(item.sop_instance_uid for item in ordered).encode())
-    digest.update(repr((volume.shape, [array.tolist() for array in places])).encode())
-    digest.update(volume.data)
-    if valid is not None:
-        digest.update(np.packbits(valid).data)
+    names = (f"{item.sop_instance_uid} {item.image.frame_number or ''}" for item in ordered)
+    digest = hashlib.sha256("\0".join(names).encode())
+    digest.update(repr((decoded.volume.shape, [array.tolist() for array in places])).encode())
+    for part in decoded.digests:
+        digest.update(part)
     return digest.hexdigest()

@@ -9,22 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
-from pydicom.uid import (
-    UID,
-    CTImageStorage,
-    EnhancedCTImageStorage,
-    LegacyConvertedEnhancedCTImageStorage,
-)
+from pydicom.uid import CTImageStorage
 
 from dicomnode.domain.identifiers import InvalidUIDError, parse_uid
 from dicomnode.errors import Refusal
-from dicomnode.imaging.parsing import Parsed, numbers, text, texts
+from dicomnode.imaging.fields import number, numbers, text, texts
+from dicomnode.imaging.frames import MULTIFRAME, Image
+from dicomnode.imaging.parsing import Parsed
 
-_MULTIFRAME = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage})
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _IDENTITY = (
     "PatientID",
@@ -49,8 +45,7 @@ _MAP_WORDS = frozenset(_MAP_WORDS_TEXT.split())
 class Slice:
     """One image that can be part of a CT volume."""
 
-    dataset: Dataset
-    transfer_syntax: UID
+    image: Image
     sop_instance_uid: str
     frame_of_reference: str
     position: NDArray[np.float64]
@@ -73,10 +68,10 @@ def check_identity(parsed: Sequence[Parsed]) -> None:
         Refusal: MISSING_IDENTIFIERS, INVALID_IDENTIFIERS, MIXED_SERIES.
     """
     for keyword in _UIDS:
-        blank = sum(not text(item.dataset, keyword) for item in parsed)
+        blank = sum(not text(item.fields, keyword) for item in parsed)
         if blank:
             missing = [
-                name for name in _UIDS if any(not text(item.dataset, name) for item in parsed)
+                name for name in _UIDS if any(not text(item.fields, name) for item in parsed)
             ]
             raise Refusal(
                 "MISSING_IDENTIFIERS",
@@ -85,70 +80,75 @@ def check_identity(parsed: Sequence[Parsed]) -> None:
     for item in parsed:
         for keyword in _UIDS:
             try:
-                parse_uid(text(item.dataset, keyword))
+                parse_uid(text(item.fields, keyword))
             except InvalidUIDError as error:
                 raise Refusal("INVALID_IDENTIFIERS", f"{keyword}: {error}.") from None
     for keyword in _IDENTITY:
-        if len({text(item.dataset, keyword) for item in parsed}) > 1:
+        if len({text(item.fields, keyword) for item in parsed}) > 1:
             raise Refusal("MIXED_SERIES", f"The instances disagree on {keyword}.")
 
 
-def reason_against(item: Parsed) -> str | None:
-    """Return the code of why `item` cannot be part of a CT volume in HU, or None."""
-    dataset = item.dataset
-    modality = text(dataset, "Modality").upper()
-    if item.sop_class_uid in _MULTIFRAME:
-        return "ENHANCED_MULTIFRAME_NOT_SUPPORTED"
-    if item.sop_class_uid != CTImageStorage or modality not in ("", "CT"):
+def slice_or_reason(image: Image) -> Slice | str:
+    """Return the image as a slice, or the code of why it cannot be part of a CT volume in HU."""
+    fields = image.fields
+    modality = text(fields, "Modality").upper()
+    sop_class = image.instance.sop_class_uid
+    if (sop_class != CTImageStorage and sop_class not in MULTIFRAME) or modality not in ("", "CT"):
         return "NOT_CT"
-    image_type = texts(dataset, "ImageType")
+    image_type = texts(fields, "ImageType")
     if "LOCALIZER" in image_type:
         return "NOT_A_VOLUME"
     if is_derived_map(image_type):
         return "DERIVED_MAP"
-    slope, intercept = (
-        numbers(dataset, "RescaleSlope", 1),
-        numbers(dataset, "RescaleIntercept", 1),
-    )
-    if slope is None or intercept is None or slope[0] == 0:
+    slope, intercept = number(fields, "RescaleSlope"), number(fields, "RescaleIntercept")
+    if slope is None or intercept is None or slope == 0:
         return "NOT_HU"
-    if text(dataset, "RescaleType").upper() not in ("", "HU"):
+    if text(fields, "RescaleType").upper() not in ("", "HU"):
         return "NOT_HU"
-    if not text(dataset, "FrameOfReferenceUID"):
+    if not text(fields, "FrameOfReferenceUID"):
         return "NO_FRAME_OF_REFERENCE"
-    return None if slice_of(item) is not None else "NO_POSITION"
+    return _slice(image) or "NO_POSITION"
 
 
-def is_derived_map(image_type: Sequence[str]) -> bool:
+@lru_cache(maxsize=64)
+def is_derived_map(image_type: tuple[str, ...]) -> bool:
     """Whether Image Type (upper case) names a computed map or a projection instead of CT."""
     words = {word for value in image_type[2:] for word in re.split(r"[^A-Z]+", value)}
     joined = {re.sub(r"[^A-Z]+", "", value) for value in image_type[2:]}
     return bool((words | joined) & _MAP_WORDS)
 
 
-def slice_of(item: Parsed) -> Slice | None:
+def _slice(image: Image) -> Slice | None:
     """Return the slice with its geometry, or None where that is missing or impossible."""
-    dataset = item.dataset
-    position = numbers(dataset, "ImagePositionPatient", 3)
-    orientation = numbers(dataset, "ImageOrientationPatient", 6)
-    spacing = numbers(dataset, "PixelSpacing", 2)
-    rows, columns = numbers(dataset, "Rows", 1), numbers(dataset, "Columns", 1)
-    if position is None or orientation is None or spacing is None or rows is None or not columns:
+    fields = image.fields
+    position = numbers(fields, "ImagePositionPatient", 3)
+    spacing = numbers(fields, "PixelSpacing", 2)
+    rows, columns = number(fields, "Rows"), number(fields, "Columns")
+    cosines = _cosines(numbers(fields, "ImageOrientationPatient", 6))
+    if position is None or cosines is None or spacing is None or rows is None or columns is None:
         return None
-    if min(spacing) <= 0 or min(rows[0], columns[0]) < 2:
+    if min(spacing) <= 0 or min(rows, columns) < 2:
+        return None
+    return Slice(
+        image=image,
+        sop_instance_uid=text(fields, "SOPInstanceUID"),
+        frame_of_reference=text(fields, "FrameOfReferenceUID"),
+        position=np.asarray(position),
+        orientation=cosines,
+        pixel_spacing=(spacing[0], spacing[1]),
+        matrix=(int(rows), int(columns)),
+    )
+
+
+@lru_cache(maxsize=64)
+def _cosines(orientation: tuple[float, ...] | None) -> NDArray[np.float64] | None:
+    """Return Image Orientation as an array if it is two unit vectors at a right angle."""
+    if orientation is None:
         return None
     cosines = np.asarray(orientation)
     along_row, along_column = cosines[:3], cosines[3:]
     lengths = np.linalg.norm(along_row), np.linalg.norm(along_column)
     if max(abs(length - 1) for length in lengths) > 1e-3 or abs(along_row @ along_column) > 1e-3:
         return None
-    return Slice(
-        dataset=dataset,
-        transfer_syntax=item.transfer_syntax,
-        sop_instance_uid=text(dataset, "SOPInstanceUID"),
-        frame_of_reference=text(dataset, "FrameOfReferenceUID"),
-        position=np.asarray(position),
-        orientation=cosines,
-        pixel_spacing=(spacing[0], spacing[1]),
-        matrix=(int(rows[0]), int(columns[0])),
-    )
+    cosines.flags.writeable = False
+    return cosines

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dicomnode.errors import Refusal
+from dicomnode.imaging.fields import text, texts
 from dicomnode.imaging.geometry import has_duplicates
-from dicomnode.imaging.parsing import text, texts
 from dicomnode.imaging.slices import Slice
 
 PREVAILS = 3
@@ -109,6 +109,8 @@ def _same_pixels(one: Slice, other: Slice) -> bool:
 
 
 def _same_orientation(one: Slice, other: Slice) -> bool:
+    if one.orientation is other.orientation:
+        return True
     return bool(np.abs(one.orientation - other.orientation).max() <= ORIENTATION_TOLERANCE)
 
 
@@ -126,13 +128,24 @@ _SPLITS: tuple[tuple[str, str, Callable[[tuple[Slice, ...]], list[tuple[Slice, .
     ),
 )
 
+
+def _of(keyword: str) -> Callable[[Slice], Hashable]:
+    return lambda item: text(item.image.fields, keyword)
+
+
 _ACQUISITION_KEYS: tuple[tuple[str, Callable[[Slice], Hashable]], ...] = (
-    ("acquisition", lambda item: text(item.dataset, "AcquisitionNumber")),
-    ("temporal position", lambda item: text(item.dataset, "TemporalPositionIdentifier")),
-    ("cardiac phase", lambda item: text(item.dataset, "NominalPercentageOfCardiacPhase")),
-    ("trigger time", lambda item: text(item.dataset, "TriggerTime")),
-    ("kernel", lambda item: texts(item.dataset, "ConvolutionKernel")),
-    ("energy", lambda item: text(item.dataset, "KVP")),
-    ("image type", lambda item: texts(item.dataset, "ImageType")),
-    ("slice thickness", lambda item: text(item.dataset, "SliceThickness")),
+    ("stack", _of("StackID")),
+    ("acquisition", _of("AcquisitionNumber")),
+    ("temporal position", _of("TemporalPositionIdentifier")),
+    ("temporal position", _of("TemporalPositionTimeOffset")),
+    ("cardiac phase", _of("NominalPercentageOfCardiacPhase")),
+    ("respiratory phase", _of("NominalPercentageOfRespiratoryPhase")),
+    ("trigger time", _of("TriggerTime")),
+    ("kernel", lambda item: texts(item.image.fields, "ConvolutionKernel")),
+    ("reconstruction", _of("ReconstructionAlgorithm")),
+    ("energy", _of("KVP")),
+    ("image type", lambda item: texts(item.image.fields, "ImageType")),
+    ("slice thickness", _of("SliceThickness")),
+    ("dimension", lambda item: texts(item.image.fields, "DimensionIndexValues")),
+    ("instance", lambda item: item.sop_instance_uid if item.image.frame_number else ""),
 )

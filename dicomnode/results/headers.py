@@ -23,7 +23,7 @@ from pydicom.valuerep import format_number_as_ds, validate_value
 from dicomnode.errors import Refusal
 from dicomnode.quiet import quiet_pydicom
 from dicomnode.results.character_sets import REPLACEMENT, choose_character_set
-from dicomnode.scan import Scan
+from dicomnode.scan import Scan, SliceSource
 
 IDENTITY = (
     "PatientName",
@@ -103,7 +103,8 @@ class Source:
 
     scan: Scan
     headers: tuple[Dataset, ...]
-    """One a slice, in slice order: what a reference needs, with the patient and the study."""
+    """One a slice, in slice order: what a reference needs, with the patient and the study. Frames
+    of one instance have its SOP Instance UID in common; `scan.sources` tells them apart."""
     extra: Dataset
     """Attributes of the patient and study for every result beyond those of `headers`."""
     requests: tuple[Dataset, ...]
@@ -111,7 +112,7 @@ class Source:
     identity: Dataset
     """`IDENTITY`, exactly as in the source."""
     acquisition: Dataset
-    """Header of the first slice as it was received: how the images were made."""
+    """Header of the first slice (`Scan.header`): how the images were made."""
     findings: tuple[str, ...]
     """What was mapped or left blank; no patient data."""
 
@@ -124,7 +125,7 @@ def prepare(scan: Scan) -> Source:
             that identifies patient or study would change.
     """
     with quiet_pydicom():
-        original = scan.headers[0]
+        original = scan.header
         _check_representations(original)
         findings: list[str] = []
         common = Dataset()
@@ -150,7 +151,7 @@ def prepare(scan: Scan) -> Source:
         character_set = choose_character_set(original, identity)
         if character_set is not None:
             common.SpecificCharacterSet = character_set
-        headers = tuple(_slice_header(scan, header, common) for header in scan.headers)
+        headers = tuple(_slice_header(scan, source, common) for source in scan.sources)
         return Source(
             scan=scan,
             headers=headers,
@@ -184,25 +185,33 @@ def _say_method(common: Dataset) -> None:
         common.DeidentificationMethod = "Not stated by the source"
 
 
-def _slice_header(scan: Scan, header: Dataset, common: Dataset) -> Dataset:
+def _slice_header(scan: Scan, source: SliceSource, common: Dataset) -> Dataset:
     result = Dataset()
     result.update(common)
-    result.SOPClassUID = pydicom.uid.CTImageStorage
+    fields = source.fields
+    result.SOPClassUID = source.sop_class_uid
+    result.SOPInstanceUID = source.sop_instance_uid
     result.Modality = "CT"
-    for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
-        setattr(result, keyword, str(header.get(keyword)).strip(" \0"))
-    result.PositionReferenceIndicator = str(value_of(header, "PositionReferenceIndicator") or "")
-    for keyword in ("Rows", "Columns", "ImagePositionPatient", "PixelSpacing"):
-        result.add(header[keyword])
+    for keyword in ("SeriesInstanceUID", "FrameOfReferenceUID", "PositionReferenceIndicator"):
+        setattr(result, keyword, "\\".join(fields.get(keyword, ())))
+    result.Rows, result.Columns = scan.volume.shape[1:]
+    for keyword in ("ImagePositionPatient", "PixelSpacing"):
+        setattr(result, keyword, [_decimal(value) for value in fields[keyword]])
     # One orientation for all: rounding differences between slices break references.
     result.ImageOrientationPatient = [format_number_as_ds(value) for value in scan.orientation]
-    result.SliceThickness = slice_thickness(header) or f"{scan.spacing_mm[0]:.6g}"
+    thickness = _positive((fields.get("SliceThickness") or ("",))[0])
+    result.SliceThickness = thickness or f"{scan.spacing_mm[0]:.6g}"
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-        element = _clean(header, keyword, []) if scan.lossy else None
-        if element is not None:
-            result.add(element)
+        values = list(fields.get(keyword, ())) if scan.lossy else []
+        if values and _is_valid(dictionary_VR(keyword), values):
+            setattr(result, keyword, values)
     result.LossyImageCompression = "01" if scan.lossy else "00"
     return result
+
+
+def _decimal(value: str) -> str:
+    """Return a number as it was written, or in another form where that is no Decimal String."""
+    return value if _is_valid("DS", value) else format_number_as_ds(float(value))
 
 
 def value_of(header: Dataset, keyword: str) -> Any:
@@ -212,12 +221,16 @@ def value_of(header: Dataset, keyword: str) -> Any:
 
 
 def slice_thickness(header: Dataset) -> str | None:
-    """Return Slice Thickness in mm as written, or None where it is missing or not positive."""
+    """Return Slice Thickness in mm, or None where it is missing or not positive."""
+    return _positive(value_of(header, "SliceThickness"))
+
+
+def _positive(value: Any) -> str | None:
     try:
-        value = float(value_of(header, "SliceThickness") or 0)
+        found = float(value or 0)
     except (TypeError, ValueError):
         return None
-    return f"{value:.6g}" if value > 0 else None
+    return f"{found:.6g}" if found > 0 else None
 
 
 def _clean(original: Dataset, keyword: str, findings: list[str]) -> DataElement | None:

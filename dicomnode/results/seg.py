@@ -29,6 +29,7 @@ from dicomnode.results.common import (
 )
 from dicomnode.results.headers import Source
 from dicomnode.results.model import Model
+from dicomnode.results.references import refer_to_frames, stand_ins
 from dicomnode.results.uids import Identifiers, tracking_uid
 from dicomnode.scan import LabelMap
 
@@ -92,7 +93,7 @@ def encode_seg(
     description = series_description(SEG, source, model, plan)
     with quiet_pydicom():
         dataset = hd.seg.Segmentation(
-            source_images=source.headers,
+            source_images=stand_ins(source),
             pixel_array=_numbered(labels, segments),
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[describe(segment, model) for segment in segments],
@@ -117,6 +118,7 @@ def encode_seg(
             series_date=moment.date,
             series_time=moment.time,
         )
+        refer_to_frames(dataset, source)
         if source.requests:
             dataset.RequestAttributesSequence = list(source.requests)
         _fix_dimension_organization(dataset, identifiers.dimension_organization_uid)

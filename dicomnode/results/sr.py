@@ -30,6 +30,7 @@ from dicomnode.results.common import (
 )
 from dicomnode.results.headers import Source
 from dicomnode.results.model import Measured, Model
+from dicomnode.results.references import distinct
 from dicomnode.results.seg import AI_FAMILY, Segment, concept
 from dicomnode.results.seg import SOP_CLASS_UID as SEG_SOP_CLASS_UID
 from dicomnode.results.uids import Identifiers, device_uid
@@ -72,10 +73,10 @@ def encode_sr(
 ) -> ResultInstance:
     """Return the report; it refers to the Segmentation and to one image of the source."""
     moment = times(source, plan)
-    middle = source.headers[len(source.headers) // 2]
     with quiet_pydicom():
-        content = _content(source, report, model, plan, middle)
-        evidence = [middle, *(item for item in source.headers if item is not middle)]
+        content = _content(source, report, model, plan)
+        middle = source.headers[len(source.headers) // 2]
+        evidence = distinct([middle, *source.headers])
         dataset = sr.Comprehensive3DSR(
             evidence=[*evidence, *_segmentation(source, report)],
             content=content,
@@ -110,9 +111,7 @@ def encode_sr(
     )
 
 
-def _content(
-    source: Source, report: Report, model: Model, plan: Plan, image: Dataset
-) -> sr.ContainerContentItem:
+def _content(source: Source, report: Report, model: Model, plan: Plan) -> sr.ContainerContentItem:
     """Return the tree. highdicom's MeasurementReport has no place for a report without groups."""
     root = sr.ContainerContentItem(name=codes.cid7021.ImagingMeasurementReport, template_id="1500")
     root.ContentSequence = sr.ContentSequence()
@@ -126,7 +125,7 @@ def _content(
             relationship_type=sr.RelationshipTypeValues.HAS_CONCEPT_MOD,
         )
     )
-    items.extend(sr.ImageLibrary([image]))
+    items.extend(_image_library(source))
     if report.segments:
         measured = _container(codes.DCM.ImagingMeasurements)
         for segment in report.segments:
@@ -137,6 +136,18 @@ def _content(
         said.ContentSequence.append(_comment(sentence))
     items.append(said)
     return root
+
+
+def _image_library(source: Source) -> sr.ImageLibrary:
+    """Return the library of the middle slice: viewers dereference it, all would weigh too much."""
+    middle = len(source.headers) // 2
+    library = sr.ImageLibrary([source.headers[middle]])
+    frame = source.scan.sources[middle].frame_number
+    for group in library[0].ContentSequence:
+        for entry in group.ContentSequence:
+            if frame is not None and "ReferencedSOPSequence" in entry:
+                entry.ReferencedSOPSequence[0].ReferencedFrameNumber = frame
+    return library
 
 
 def _sentences(source: Source, report: Report, plan: Plan) -> Iterator[str]:

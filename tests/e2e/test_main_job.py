@@ -53,11 +53,11 @@ def test_series_go_in_and_results_come_back(
     assert running.attention() == []
     for name, folder in (("real", real), ("phantom", phantom)):
         scan = read_scan([path.read_bytes() for path in folder.iterdir()])
-        study = str(scan.headers[0].StudyInstanceUID)
+        study = str(scan.header.StudyInstanceUID)
         place = tmp_path / f"{name}-results"
         results = orthanc.results(study)
         assert set(results) == {"SEG", "SR"}
-        check_results(results, scan.headers[0], place, all_frames=folder == real)
+        check_results(results, scan.header, place, all_frames=folder == real)
         job = next(row for row in status["jobs"] if row["study_uid"] == study)
         with np.load(running.spool / "results" / str(job["id"]) / "labels.npz") as stored:
             labels = stored["labels"]

@@ -22,9 +22,9 @@ def codes_raised() -> set[str]:
                 code = node.args[0]
                 if isinstance(code, ast.Constant):
                     found.add(str(code.value))
-    reason_against = ast.parse(Path(slices.__file__).read_text(encoding="utf-8"))
-    for node in ast.walk(reason_against):
-        if isinstance(node, ast.FunctionDef) and node.name == "reason_against":
+    tree = ast.parse(Path(slices.__file__).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "slice_or_reason":
             found |= {
                 constant.value
                 for returned in ast.walk(node)

@@ -149,15 +149,15 @@ def test_frames_hold_the_voxels_and_refer_to_their_slices() -> None:
         assert np.array_equal(frame.astype(bool), expected)
         position = groups.PlanePositionSequence[0].ImagePositionPatient
         assert [float(value) for value in position] == [
-            float(value) for value in scan.headers[index].ImagePositionPatient
+            float(value) for value in scan.sources[index].fields["ImagePositionPatient"]
         ]
     shared = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert [float(value) for value in shared.PixelSpacing] == [2.0, 1.5]
     assert float(shared.SpacingBetweenSlices) == 2.5
     referenced = seg.ReferencedSeriesSequence[0]
-    assert referenced.SeriesInstanceUID == scan.headers[0].SeriesInstanceUID
-    assert len(referenced.ReferencedInstanceSequence) == len(scan.headers)
-    assert seg.FrameOfReferenceUID == scan.headers[0].FrameOfReferenceUID
+    assert referenced.SeriesInstanceUID == scan.header.SeriesInstanceUID
+    assert len(referenced.ReferencedInstanceSequence) == len(scan.sources)
+    assert seg.FrameOfReferenceUID == scan.header.FrameOfReferenceUID
 
 
 def test_identity_is_copied_and_everything_says_not_for_diagnosis() -> None:
@@ -175,7 +175,7 @@ def test_identity_is_copied_and_everything_says_not_for_diagnosis() -> None:
         assert dataset.PatientName == "Nobody^Never"
         assert dataset.PatientBirthDate == "19700101"
         assert dataset.AccessionNumber == "ACC"
-        assert dataset.StudyInstanceUID == scan.headers[0].StudyInstanceUID
+        assert dataset.StudyInstanceUID == scan.header.StudyInstanceUID
         assert dataset.SeriesDescription.startswith("AI not for diagnosis: total-v1 S")
     assert seg.SeriesDescription == "AI not for diagnosis: total-v1 SEG of S2"
     assert "not for diagnosis" in seg.ContentDescription
@@ -264,7 +264,7 @@ def test_the_report_measures_every_segment() -> None:
         reference = found["Referenced Segment"].ReferencedSOPSequence[0]
         assert reference.ReferencedSOPInstanceUID == seg.sop_instance_uid
         assert reference.ReferencedSegmentNumber == segment.SegmentNumber
-        assert scan.headers[0].SeriesInstanceUID == found["Source Series for Segmentation"].UID
+        assert scan.header.SeriesInstanceUID == found["Source Series for Segmentation"].UID
         assert "contrast given (OMNI 350), 120 kVp, kernel B" in found["Comment"].TextValue
     assert numbers(kidney) == [
         ("Volume", 12.346, "mL", None),
