@@ -138,7 +138,7 @@ def status(
     upgrade(ledger)
     with ledger.transaction() as tx:
         facts = (
-            overview.overview(tx, limit=limit)
+            overview.overview(tx, limit=limit, rules=settings.association_rules)
             if study is None
             else {"study_uid": study, "events": overview.events_of(tx, study)}
         )
@@ -198,13 +198,21 @@ def acknowledge(
     events: Annotated[
         list[int] | None, typer.Argument(help="Numbers that `status` shows; none: all.")
     ] = None,
+    ae: Annotated[
+        str | None, typer.Option(help="Calling AE title that was refused: not shown again.")
+    ] = None,
     config_option: ConfigOption = None,
 ) -> None:
-    """Take events off the list of what needs attention."""
-    from dicomnode.ledger import actions
+    """Take events, and requestors that were refused, off the list of what needs attention."""
+    from dicomnode.ledger import actions, strangers
 
     ids = tuple(events or ())
-    _act(config_option, lambda tx, who: actions.acknowledge(tx, ids, who), "acknowledged")
+
+    def act(tx: Transaction, who: str) -> int:
+        count = actions.acknowledge(tx, ids, who) if ids or ae is None else 0
+        return count + (strangers.acknowledge(tx, ae, who) if ae is not None or not ids else 0)
+
+    _act(config_option, act, "acknowledged")
 
 
 @app.command()

@@ -15,6 +15,7 @@ Facts = Mapping[str, Any]
 def print_overview(console: Console, facts: Facts) -> None:
     """Print what came, what went, what is stuck and why."""
     _attention(console, facts["attention"])
+    _strangers(console, facts["strangers"])
     _print(
         console,
         "Roles",
@@ -120,6 +121,26 @@ def _attention(console: Console, events: Sequence[Facts]) -> None:
             emoji=False,
             soft_wrap=True,
         )
+
+
+def _strangers(console: Console, requestors: Sequence[Facts]) -> None:
+    if not requestors:
+        return
+    console.print(f"{len(requestors)} requestors were turned away:", style="bold yellow")
+    for row in requestors:
+        who = f"{row['calling_ae'] or '(no title)'} calling {row['called_ae'] or '(no title)'}"
+        _line(
+            console,
+            f"  {row['count']} times, last {_time(row['last_at'])}  {who} from {row['address']}:"
+            f" {row['code']}, {row['why']}",
+        )
+        for line in row["remedy"].splitlines():
+            _line(console, f"      {line}")
+
+
+def _line(console: Console, text: str) -> None:
+    """Print what a peer has written as it is: no markup, and in one line to copy."""
+    console.print(text, style="yellow", highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _print(console: Console, title: str, rows: Sequence[Facts], columns: Mapping[str, Any]) -> None:

@@ -223,7 +223,7 @@ class Node:
     def status(self) -> Status:
         """Return what `dicomnode status --json` says."""
         with self.ledger.transaction() as tx:
-            return overview.overview(tx, limit=500)
+            return overview.overview(tx, limit=500, rules=self.settings.association_rules)
 
     def events(self, study_uid: str) -> list[Status]:
         """Return the events of a study, oldest first."""

@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Select, func, select
 
 from dicomnode.domain.admission import ATTENTION
+from dicomnode.domain.associations import AssociationRules
+from dicomnode.ledger import strangers
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.tables import (
     association,
@@ -26,8 +28,14 @@ Facts = dict[str, Any]
 SILENT_AFTER = timedelta(seconds=30)
 
 
-def overview(tx: Transaction, *, limit: int = 20) -> Facts:
-    """Return all that the status page says, newest first, at most `limit` rows a list."""
+def overview(tx: Transaction, *, limit: int = 20, rules: AssociationRules | None = None) -> Facts:
+    """Return all that the status page says, newest first, at most `limit` rows a list.
+
+    Args:
+        tx: the transaction to look in.
+        limit: rows a list.
+        rules: whom the configuration lets in; without them nobody counts as a stranger.
+    """
     return {
         "now": tx.now.isoformat(),
         "nodes": _rows(tx, select(node.c.id, node.c.ae_title, node.c.started_at)),
@@ -44,6 +52,7 @@ def overview(tx: Transaction, *, limit: int = 20) -> Facts:
             tx,
             _events().where(event.c.level == ATTENTION, event.c.resolved_at.is_(None)).limit(limit),
         ),
+        "strangers": [] if rules is None else strangers.listing(tx, rules, limit),
         "studies": _studies(tx, limit),
         "series": _series(tx, limit),
         "jobs": _jobs(tx, limit),

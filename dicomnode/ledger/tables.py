@@ -291,6 +291,30 @@ event = Table(
     Index("ix_event_study_id", "study_id"),
 )
 
+stranger = Table(
+    "stranger",
+    metadata,
+    _key(),
+    Column("node_id", String(64), ForeignKey("node.id"), nullable=False),
+    _text("calling_ae", String(16)),
+    _text("called_ae", String(16)),
+    _text("address", String(64)),
+    _text("certificate_sha256", DIGEST),
+    Column("code", CODE, nullable=False),
+    Column("count", Integer, nullable=False, default=1),
+    _time("first_at"),
+    _time("last_at"),
+    _time("acknowledged_at", nullable=True),
+    UniqueConstraint(
+        "node_id",
+        "calling_ae",
+        "called_ae",
+        "address",
+        "certificate_sha256",
+        name="uq_stranger_who",
+    ),
+)
+
 worker = Table(
     "worker",
     metadata,

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from dicomnode.network.pdus import HEADER_BYTES
 
+TLS_HANDSHAKE = 0x16
+"""The first byte of a TLS connection (RFC 8446 section 5.1); no PDU has it."""
+
 
 class WireError(Exception):
     """No further PDU comes."""
@@ -82,6 +85,8 @@ class Wire:
         self._have(HEADER_BYTES, deadline)
         kind, length = struct.unpack_from(">BxI", self._buffer, self._start)
         if length > longest:
+            if kind == TLS_HANDSHAKE:
+                raise OversizeError("it speaks TLS, and this port does not")
             raise OversizeError(f"a PDU of {length} bytes, at most {longest} are taken")
         self._have(HEADER_BYTES + length, deadline)
         first = self._start + HEADER_BYTES

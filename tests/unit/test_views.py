@@ -12,6 +12,7 @@ from dicomnode.views import print_events, print_overview
 
 AT = "2026-01-02T03:04:05.678901+00:00"
 NOTHING: dict[str, Any] = {
+    "strangers": [],
     "attention": [],
     "roles": [],
     "studies": [],

@@ -70,6 +70,35 @@ def upgrade() -> None:
     )
     op.create_index("ix_study_state_look_at", "study", ["state", "look_at"], unique=False)
     op.create_table(
+        "stranger",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("node_id", sa.String(length=64), nullable=False),
+        sa.Column("calling_ae", sa.String(length=16), nullable=False),
+        sa.Column("called_ae", sa.String(length=16), nullable=False),
+        sa.Column("address", sa.String(length=64), nullable=False),
+        sa.Column("certificate_sha256", sa.String(length=64), nullable=False),
+        sa.Column("code", sa.String(length=64), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("first_at", UtcDateTime(), nullable=False),
+        sa.Column("last_at", UtcDateTime(), nullable=False),
+        sa.Column("acknowledged_at", UtcDateTime(), nullable=True),
+        sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_stranger_node_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_stranger")),
+        sa.UniqueConstraint(
+            "node_id",
+            "calling_ae",
+            "called_ae",
+            "address",
+            "certificate_sha256",
+            name="uq_stranger_who",
+        ),
+    )
+    op.create_table(
         "worker",
         sa.Column("id", sa.String(length=128), nullable=False),
         sa.Column("node_id", sa.String(length=64), nullable=False),

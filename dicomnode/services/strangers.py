@@ -1,0 +1,58 @@
+"""Refused requestors on their way to the ledger: at most one write a second, whoever knocks.
+
+A refusal costs the peer a packet and the node a transaction that is synchronised to disk. So what
+comes within a second of the last write is counted in memory and written together.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+
+from dicomnode.domain.associations import AssociationRequest, Rejected
+from dicomnode.errors import LedgerError
+from dicomnode.ledger import Ledger, strangers
+from dicomnode.ledger.strangers import MAX_STRANGERS, Stranger
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 1.0
+MAX_PENDING = MAX_STRANGERS
+"""Different requestors that are counted between two writes; more are only logged."""
+
+
+class Strangers:
+    """Counts who was refused for who it is. Thread-safe; the ledger may be away."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._pending: Counter[tuple[Stranger, str]] = Counter()
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+
+    def note(self, request: AssociationRequest, rejected: Rejected) -> None:
+        """Count one refusal; it is in the ledger a second later."""
+        key = (Stranger.of(request), rejected.reason.code)
+        with self._lock:
+            if key in self._pending or len(self._pending) < MAX_PENDING:
+                self._pending[key] += 1
+            if self._timer is None:
+                self._timer = threading.Timer(EVERY_SECONDS, self.flush)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def flush(self) -> None:
+        """Write what has been counted."""
+        with self._lock:
+            pending, self._pending = self._pending, Counter()
+            self._timer = None
+        if not pending:
+            return
+        try:
+            with self._ledger.transaction() as tx:
+                for (who, code), times in pending.items():
+                    strangers.record(tx, who, code, times)
+        except LedgerError:
+            # Each has its line in the log; who is refused once will try again.
+            log.exception("LEDGER_UNAVAILABLE")
