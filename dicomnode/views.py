@@ -36,7 +36,7 @@ def print_overview(console: Console, facts: Facts) -> None:
             "state": lambda r: " ".join(filter(None, (r["state"], r["hold_reason"]))),
             "instances": lambda r: str(r["instances"]),
             "last instance": lambda r: _time(r["last_at"]),
-            "closes": lambda r: _time(r["due_at"]),
+            "closes": lambda r: _time(r["due_at"]) or r["closed_by"] or "",
         },
     )
     _print(

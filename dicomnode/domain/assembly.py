@@ -21,6 +21,8 @@ FIRST_CT = datetime(1971, 10, 1, tzinfo=UTC)
 TOMORROW = timedelta(days=1)
 """A Study Date may be so far ahead: time zones, and clocks that are a little wrong."""
 DAY_SECONDS = 86400.0
+ASK_AFTER_SECONDS = 5.0
+"""An archive is not asked for a study of which something came so lately: its count still grows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,11 @@
-"""Closing studies: the facts that the verdict needs, and what a verdict does.
-
-What archives answer to the question how much there is is kept here as well.
-"""
+"""Closing studies: the facts that the verdict needs, and what a verdict does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Row, case, func, select
+from sqlalchemy import Row, func, select
 
 from dicomnode.domain.assembly import (
     OPEN_TOO_LONG,
@@ -25,9 +22,10 @@ from dicomnode.domain.assembly import (
 from dicomnode.domain.lifecycle import OPEN
 from dicomnode.domain.records import SeriesFacts
 from dicomnode.domain.routing import Choice
+from dicomnode.ledger import answers
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.jobs import queue_jobs
-from dicomnode.ledger.tables import answer, instance, job, result, series, study
+from dicomnode.ledger.tables import instance, job, result, series, study
 
 
 def close_due_study(
@@ -99,7 +97,8 @@ def _facts(tx: Transaction, row: Row[Any]) -> OpenStudy:
                 last_at=found.last_at,
                 counts={uid: n for uid, n in found.counts.items() if n and uid not in own},
             )
-            for found in _newest_answers(tx, row)
+            for found in answers.newest(tx, row)
+            if found.counts is not None
         ),
     )
 
@@ -160,43 +159,3 @@ def _has_ended(tx: Transaction, series_id: int) -> bool:
         ),
         unstated=sum(row.instances for row in rows if row.end_group is None),
     )
-
-
-# What archives answer
-
-
-def record_answer(tx: Transaction, study_id: int, peer: str, counts: Mapping[str, int]) -> None:
-    """Record what a peer has of a study, by Series Instance UID; the study is looked at again.
-
-    The same answer again makes the one before last longer, so that a row says from when to when
-    nothing changed at the peer.
-    """
-    row = tx.connection.execute(
-        select(study).where(study.c.id == study_id).with_for_update(key_share=True)
-    ).one()
-    newest = next((one for one in _newest_answers(tx, row) if one.peer == peer), None)
-    if newest is not None and newest.counts == dict(counts):
-        tx.connection.execute(
-            answer.update().where(answer.c.id == newest.id).values(last_at=tx.now)
-        )
-    else:
-        tx.connection.execute(
-            answer.insert().values(
-                study_id=study_id, peer=peer, first_at=tx.now, last_at=tx.now, counts=dict(counts)
-            )
-        )
-    tx.connection.execute(
-        study.update()
-        .where(study.c.id == study_id, study.c.state == OPEN)
-        .values(look_at=case((study.c.look_at < tx.now, study.c.look_at), else_=tx.now))
-    )
-
-
-def _newest_answers(tx: Transaction, row: Row[Any]) -> list[Row[Any]]:
-    """Return the newest answer of each peer since the study was opened."""
-    found = tx.connection.execute(
-        select(answer)
-        .where(answer.c.study_id == row.id, answer.c.first_at >= row.opened_at)
-        .order_by(answer.c.id)
-    ).all()
-    return list({one.peer: one for one in found}.values())

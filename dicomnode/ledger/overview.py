@@ -112,7 +112,9 @@ def _studies(tx: Transaction, limit: int) -> list[Facts]:
             study.c.first_at,
             study.c.last_at,
             study.c.due_at,
+            study.c.look_at,
             study.c.closed_at,
+            study.c.closed_by,
             members.label("instances"),
         )
         .order_by(study.c.last_at.desc())

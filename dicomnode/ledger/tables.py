@@ -178,7 +178,8 @@ answer = Table(
     _text("peer", CODE),
     _time("first_at"),
     _time("last_at"),
-    Column("counts", JSON, nullable=False),
+    _time("asked_at"),
+    Column("counts", JSON(none_as_null=True)),
     Index("ix_answer_study_id", "study_id"),
 )
 

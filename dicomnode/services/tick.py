@@ -1,6 +1,7 @@
 """The tick role: the clock that looks for what is due. APScheduler keeps no state, the ledger does.
 
-Closes studies that are complete, and takes back jobs whose worker is silent.
+Closes studies that are complete, asks archives how much there is, and takes back jobs whose worker
+is silent.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from dicomnode.domain.assembly import Close
@@ -18,6 +20,7 @@ from dicomnode.domain.routing import choose
 from dicomnode.errors import LedgerError
 from dicomnode.ledger import closing, jobs
 from dicomnode.services.common import Context, beat_until_stopped, role
+from dicomnode.services.counting import Asker
 from dicomnode.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -25,6 +28,7 @@ log = logging.getLogger(__name__)
 NAME = "tick"
 CLOSE_EVERY_SECONDS = 1.0
 LEASES_EVERY_SECONDS = 2.0
+ASK_EVERY_SECONDS = 1.0
 
 
 def close_due_studies(context: Context) -> int:
@@ -63,11 +67,19 @@ def _guarded(context: Context, act: Callable[[Context], int]) -> None:
 def run(settings: Settings) -> None:
     """Tick until the role is to stop."""
     with role(settings, NAME) as context:
-        scheduler = BackgroundScheduler(timezone="UTC")
+        askers = [
+            Asker(context, name)
+            for name, peer in settings.peers.items()
+            if peer.query and peer.accept
+        ]
+        # A thread for each: an archive that does not answer must not keep a study from closing.
+        threads = ThreadPoolExecutor(2 + len(askers))
+        scheduler = BackgroundScheduler(timezone="UTC", executors={"default": threads})
         options = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         for seconds, act in (
             (CLOSE_EVERY_SECONDS, close_due_studies),
             (LEASES_EVERY_SECONDS, take_back_jobs),
+            *((ASK_EVERY_SECONDS, asker.ask) for asker in askers),
         ):
             scheduler.add_job(_guarded, "interval", [context, act], seconds=seconds, **options)
         scheduler.start()

@@ -24,10 +24,11 @@ from ledger_kit import (
 )
 
 from dicomnode.domain.assembly import AssemblyPolicy
+from dicomnode.domain.identifiers import SeriesUID
 from dicomnode.domain.outcomes import Retry
 from dicomnode.domain.records import EndSign, Header, SeriesFacts
 from dicomnode.domain.routing import Choice
-from dicomnode.ledger import Ledger, actions, closing
+from dicomnode.ledger import Ledger, actions, answers, intake
 from dicomnode.ledger.tables import answer, job, series, study
 
 GRACE = POLICY.end_grace_seconds
@@ -40,7 +41,8 @@ def why(ledger: Ledger) -> list[str | None]:
 def told(ledger: Ledger, counts: dict[str, int], peer: str = "PACS", study_id: int = 1) -> None:
     """Have an archive tell what it has."""
     with ledger.transaction() as tx:
-        closing.record_answer(tx, study_id, peer, counts)
+        question = answers.Question(study_id=study_id, study_uid="1.2", asked_at=tx.now)
+        answers.record(tx, question, peer, {SeriesUID(uid): n for uid, n in counts.items()})
 
 
 # The end of a series
@@ -228,6 +230,70 @@ def test_an_answer_that_comes_too_late_opens_nothing(ledger: Ledger, clock: Any)
     told(ledger, {"1.2.3": 2})
     assert states(ledger, study) == ["CLOSED"]
     assert close(ledger) == 0
+
+
+def asked(ledger: Ledger, ae: str = "PACS") -> list[str]:
+    """Return the studies that a peer is to be asked for, one after the other, without answers."""
+    found = []
+    while True:
+        with ledger.transaction() as tx:
+            question = answers.next_question(tx, "pacs", ae, POLICY)
+            if question is None:
+                return found
+            answers.record_none(tx, question, "pacs", Retry("NO_CONNECTION", "away"))
+        found.append(question.study_uid)
+
+
+def from_peer(ledger: Ledger, ae: str, *headers: Header) -> None:
+    with ledger.transaction() as tx:
+        association = intake.open_association(
+            tx, calling_ae=ae, called_ae="DICOMNODE", address="127.0.0.1"
+        )
+    for given in headers:
+        with ledger.transaction() as tx:
+            come(tx, given, association)
+
+
+def test_an_archive_is_asked_for_what_it_sent_and_is_still(ledger: Ledger, clock: Any) -> None:
+    from_peer(ledger, "PACS", header("1.1"), header("2.1", study="1.3", series="1.3.1"))
+    from_peer(ledger, "CT1", header("3.1", study="1.4", series="1.4.1"))
+    clock.forward(4.9)
+    assert asked(ledger) == []
+    from_peer(ledger, "CT1", header("1.2"))
+    clock.forward(0.1)
+    assert asked(ledger) == ["1.3"]
+    clock.forward(5)
+    assert asked(ledger) == ["1.2"]
+    clock.forward(25)
+    assert asked(ledger) == ["1.3"]  # it was asked for 30 seconds ago
+    clock.forward(5)
+    assert asked(ledger) == ["1.2"]
+    assert asked(ledger, "CT2") == []
+    clock.forward(QUIET_SECONDS)
+    assert close(ledger) == 3
+    assert asked(ledger) == []
+
+
+def test_an_archive_without_an_answer_delays_nothing(ledger: Ledger, clock: Any) -> None:
+    from_peer(ledger, "PACS", header("1.1"))
+    clock.forward(5)
+    assert asked(ledger) == ["1.2"]
+    clock.forward(QUIET_SECONDS - 5)
+    assert close(ledger) == 1
+    assert why(ledger) == ["QUIET"]
+    assert ("COUNT_UNKNOWN", "warning") in events(ledger)
+
+
+def test_a_question_without_an_answer_is_no_answer(ledger: Ledger, clock: Any) -> None:
+    from_peer(ledger, "PACS", header("1.1"))
+    clock.forward(5)
+    told(ledger, {"1.2.3": 1}, "pacs")
+    clock.forward(30)
+    assert asked(ledger) == ["1.2"]
+    assert close(ledger) == 0
+    told(ledger, {"1.2.3": 1}, "pacs")
+    assert close(ledger) == 1
+    assert why(ledger) == ["KNOWN_COUNT"]
 
 
 # Priors

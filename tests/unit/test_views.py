@@ -28,6 +28,7 @@ STUDY = {
     "instances": 7,
     "last_at": AT,
     "due_at": None,
+    "closed_by": "KNOWN_COUNT",
 }
 SERIES = {
     "series_uid": "1.2.3",
@@ -89,7 +90,7 @@ def test_nothing_is_said_as_nothing() -> None:
     [
         ({"roles": [ROLE]}, ["send", "3 destinations", "2026-01-02 03:04:05 UTC"]),
         ({"roles": [ROLE | {"silent": True}]}, ["send", "SILENT"]),
-        ({"studies": [STUDY]}, ["1.2", "OPEN", "7"]),
+        ({"studies": [STUDY]}, ["1.2", "OPEN", "7", "KNOWN_COUNT"]),
         ({"studies": [STUDY | {"state": "HELD", "hold_reason": "WHY"}]}, ["HELD WHY"]),
         ({"series": [SERIES]}, ["1.2.3", "CT", "there are no rules"]),
         ({"jobs": [JOB]}, ["demo", "LEASED", "predict 43%"]),

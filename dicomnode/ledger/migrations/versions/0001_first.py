@@ -189,7 +189,8 @@ def upgrade() -> None:
         sa.Column("peer", sa.String(length=64), nullable=False),
         sa.Column("first_at", UtcDateTime(), nullable=False),
         sa.Column("last_at", UtcDateTime(), nullable=False),
-        sa.Column("counts", sa.JSON(), nullable=False),
+        sa.Column("asked_at", UtcDateTime(), nullable=False),
+        sa.Column("counts", sa.JSON(none_as_null=True), nullable=True),
         sa.ForeignKeyConstraint(["study_id"], ["study.id"], name=op.f("fk_answer_study_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_answer")),
     )
