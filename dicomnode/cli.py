@@ -1,7 +1,7 @@
 """The commands. A role's modules are loaded when that role runs, and no sooner.
 
 Exit codes: 0 done, 1 it failed, 2 the command line or the configuration is wrong, 3 refused: the
-series cannot be analysed honestly.
+series cannot be analysed honestly, or the archive does not have the study or does not give it.
 """
 
 from __future__ import annotations
@@ -276,6 +276,31 @@ def echo(
     answer = echo_destination(load(config_option), destination)
     out.print(f"{destination}: {answer.code} {getattr(answer, 'detail', '')}".rstrip())
     raise typer.Exit(0 if answer.code == "DONE" else 1)
+
+
+@app.command()
+def fetch(
+    study: Annotated[
+        list[str], typer.Option(metavar="UID", help="Study Instance UID; again for more.")
+    ],
+    config: Config = None,
+    series: Annotated[
+        str | None, typer.Option(metavar="UID", help="Only this series of the study.")
+    ] = None,
+    peer: Annotated[
+        str | None,
+        typer.Option("--from", metavar="PEER", help="Default: whichever has it, of `query: true`."),
+    ] = None,
+    config_option: ConfigOption = None,
+) -> None:
+    """Fetch studies that were not routed from an archive; they are analysed as if they had been."""
+    from dicomnode.fetch_cli import fetch_studies
+
+    logs.set_up("fetch")
+    settings = _settings(config, config_option)
+    if series is not None and len(study) > 1:
+        raise SettingsError("--series goes with one --study")
+    raise typer.Exit(fetch_studies(settings, study, series, peer, out, err))
 
 
 @app.command()

@@ -21,6 +21,7 @@ from dicomnode.domain.addresses import parse_network
 from dicomnode.domain.assembly import AssemblyPolicy
 from dicomnode.domain.associations import AssociationRules, KnownPeer
 from dicomnode.domain.outcomes import Backoff
+from dicomnode.domain.retrieval import FetchPolicy
 from dicomnode.domain.routing import Rule
 from dicomnode.domain.security import PeerTls, ServerTls, parse_fingerprint
 from dicomnode.errors import SettingsError
@@ -81,6 +82,8 @@ class Peer(_Section):
     """It may send to this node."""
     query: bool = False
     """It may be asked what it holds, by C-FIND."""
+    retrieve: Literal["auto", "move", "get"] = "auto"
+    """How studies are fetched from it."""
     authority: bool = False
     """What it says of instances counts: its rejection notes are honoured."""
     study_quiet_seconds: Seconds | None = None
@@ -187,6 +190,7 @@ class Settings(_Section):
     work: Work = Work()
     send: Send = Send()
     storage: Storage = Storage()
+    fetch: FetchPolicy = FetchPolicy()
     limits: Limits = Limits()
 
     @model_validator(mode="after")

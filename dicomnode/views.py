@@ -66,6 +66,23 @@ def print_overview(console: Console, facts: Facts) -> None:
             "changed": lambda r: _time(r["updated_at"]),
         },
     )
+    if facts["fetches"]:
+        _print(
+            console,
+            "Fetches",
+            facts["fetches"],
+            {
+                "Study Instance UID": lambda r: r["study_uid"],
+                "series": lambda r: r["series_uid"] or "all",
+                "from": lambda r: r["peer"] or "-",
+                "by": lambda r: r["method"] or "-",
+                "for": lambda r: r["requested_by"],
+                "state": lambda r: "SILENT" if r["silent"] else r["state"],
+                "came": lambda r: _came(r),
+                "reason": lambda r: ": ".join(filter(None, (r["reason"], r["detail"]))),
+                "asked": lambda r: _time(r["requested_at"]),
+            },
+        )
     _print(
         console,
         "Deliveries",
@@ -158,6 +175,13 @@ def _print(console: Console, title: str, rows: Sequence[Facts], columns: Mapping
 
 def _time(text: str | None) -> str:
     return "" if not text else text[:19].replace("T", " ") + " UTC"
+
+
+def _came(row: Facts) -> str:
+    came = row["completed"] + row["warning"]
+    of = "" if row["expected"] is None else f" of {row['expected']}"
+    failed = f", {row['failed']} failed" if row["failed"] else ""
+    return f"{came}{of}{failed}"
 
 
 def _stage(row: Facts) -> str:

@@ -15,6 +15,10 @@ KNOWN_COUNT = "KNOWN_COUNT"
 SERIES_ENDED = "SERIES_ENDED"
 QUIET = "QUIET"
 OPEN_TOO_LONG = "OPEN_TOO_LONG"
+FETCHED = "FETCHED"
+
+FETCH_LOOK = timedelta(seconds=15)
+"""While a fetch is under way the study is looked at so often, and at once when the fetch ends."""
 
 FIRST_CT = datetime(1971, 10, 1, tzinfo=UTC)
 """The first CT of a patient. An earlier Study Date is a placeholder."""
@@ -115,6 +119,10 @@ class OpenStudy:
     series: tuple[SeriesHere, ...]
     answers: tuple[Answer, ...] = ()
     """The newest of each peer that was asked, since the study was opened."""
+    fetched_at: datetime | None = None
+    """When a fetch had brought all of it that an archive had, if one did."""
+    is_fetching: bool = False
+    """A fetch of it is under way, and gives signs of life."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,13 +211,18 @@ def missing(study: OpenStudy) -> int:
 def verdict(study: OpenStudy, policy: AssemblyPolicy, now: datetime) -> Close | Wait:
     """Decide whether an open study closes now.
 
-    The first that holds: an archive's count is known and lies here; it was quiet, or what it says
+    Not while it is being fetched. Else the first that holds: a fetch has brought all of it, and
+    nothing came since; an archive's count is known and lies here; it was quiet, or what it says
     of its end shortens that, and nothing is missing that an archive counts, for as long as the
-    policy waits for it; it was open too long.
+    policy waits for it. In any case when it was open too long.
     """
     latest = study.opened_at + timedelta(seconds=policy.max_open_seconds)
     short = missing(study)
     here = {series.series_uid: series.instances for series in study.series if series.instances}
+    if study.is_fetching and now < latest:
+        return Wait(until=min(now + FETCH_LOOK, latest))
+    if study.fetched_at is not None and study.fetched_at >= study.last_at:
+        return Close(why=FETCHED, detail="all that the archive has was fetched")
     apart = timedelta(seconds=policy.count_apart_seconds)
     for answer in study.answers:
         if answer.last_at - answer.first_at >= apart and here and dict(answer.counts) == here:

@@ -1,4 +1,4 @@
-"""The lives of studies, jobs and deliveries, as tables.
+"""The lives of studies, jobs, deliveries and fetches, as tables.
 
 An event names the states it may start from and the one state it ends in. The ledger turns a row of
 these tables into one UPDATE whose WHERE clause is the fence; no state changes in any other way.
@@ -74,6 +74,17 @@ DELIVERY = _table(
     }
 )
 
+FETCHING = "FETCHING"
+FETCHED = "FETCHED"
+FAILED = "FAILED"
+
+RETRIEVAL = _table(
+    {
+        "fetched": ({FETCHING}, FETCHED),
+        "fail": ({FETCHING}, FAILED),
+    }
+)
+
 LIVES: Mapping[str, Mapping[str, Step]] = MappingProxyType(
-    {"study": STUDY, "job": JOB, "delivery": DELIVERY}
+    {"study": STUDY, "job": JOB, "delivery": DELIVERY, "retrieval": RETRIEVAL}
 )

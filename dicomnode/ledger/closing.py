@@ -22,7 +22,7 @@ from dicomnode.domain.assembly import (
 from dicomnode.domain.lifecycle import OPEN
 from dicomnode.domain.records import SeriesFacts
 from dicomnode.domain.routing import Choice
-from dicomnode.ledger import answers
+from dicomnode.ledger import answers, fetches
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.jobs import queue_jobs
 from dicomnode.ledger.tables import instance, job, result, series, study
@@ -100,6 +100,8 @@ def _facts(tx: Transaction, row: Row[Any]) -> OpenStudy:
             for found in answers.newest(tx, row)
             if found.counts is not None
         ),
+        fetched_at=row.fetched_at,
+        is_fetching=fetches.is_under_way(tx, row.study_uid),
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, func, select
 
 from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.associations import AssociationRules
+from dicomnode.domain.lifecycle import FETCHING
 from dicomnode.ledger import strangers
 from dicomnode.ledger.core import Transaction
+from dicomnode.ledger.fetches import LOST_AFTER
+from dicomnode.ledger.presence import SILENT_AFTER
 from dicomnode.ledger.tables import (
     association,
     delivery,
@@ -19,13 +22,13 @@ from dicomnode.ledger.tables import (
     job,
     node,
     result,
+    retrieval,
     series,
     study,
     worker,
 )
 
 Facts = dict[str, Any]
-SILENT_AFTER = timedelta(seconds=30)
 
 
 def overview(tx: Transaction, *, limit: int = 20, rules: AssociationRules | None = None) -> Facts:
@@ -57,6 +60,7 @@ def overview(tx: Transaction, *, limit: int = 20, rules: AssociationRules | None
         "series": _series(tx, limit),
         "jobs": _jobs(tx, limit),
         "deliveries": _deliveries(tx, limit),
+        "fetches": [_fetch(row, tx.now) for row in tx.connection.execute(_fetches(limit))],
         "associations": _rows(
             tx, select(association).order_by(association.c.id.desc()).limit(limit)
         ),
@@ -92,6 +96,16 @@ def _events(*, newest_first: bool = True) -> Select[Any]:
 def _role(row: Row[Any], now: datetime) -> Facts:
     facts = _plain(row)
     facts["silent"] = now - row.seen_at > SILENT_AFTER
+    return facts
+
+
+def _fetches(limit: int) -> Select[Any]:
+    return select(retrieval).order_by(retrieval.c.id.desc()).limit(limit)
+
+
+def _fetch(row: Row[Any], now: datetime) -> Facts:
+    facts = _plain(row)
+    facts["silent"] = row.state == FETCHING and now - row.seen_at > LOST_AFTER
     return facts
 
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from sqlalchemy import exists, select
+
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.tables import worker
+
+SILENT_AFTER = timedelta(seconds=30)
+"""A role that has given no sign of life for so long is taken for dead."""
 
 
 def worker_id(tx: Transaction, role: str) -> str:
@@ -33,3 +40,16 @@ def start(tx: Transaction, role: str, pid: int) -> None:
 def leave(tx: Transaction, role: str) -> None:
     """Record that a role's process ends in good order."""
     tx.connection.execute(worker.delete().where(worker.c.id == worker_id(tx, role)))
+
+
+def is_alive(tx: Transaction, role: str) -> bool:
+    """Whether this node's process of a role gave a sign of life lately."""
+    return bool(
+        tx.connection.execute(
+            select(
+                exists().where(
+                    worker.c.id == worker_id(tx, role), worker.c.seen_at >= tx.now - SILENT_AFTER
+                )
+            )
+        ).scalar_one()
+    )

@@ -272,6 +272,32 @@ delivery = Table(
     Index("ix_delivery_job_id", "job_id"),
 )
 
+# "fetch" is a reserved word of PostgreSQL.
+retrieval = Table(
+    "retrieval",
+    metadata,
+    _key(),
+    Column("node_id", String(64), ForeignKey("node.id"), nullable=False),
+    Column("study_uid", UID, nullable=False),
+    Column("series_uid", UID),
+    Column("peer", CODE),
+    Column("method", CODE),
+    Column("state", CODE, nullable=False),
+    _text("requested_by"),
+    Column("expected", Integer),
+    Column("remaining", Integer),
+    Column("completed", Integer, nullable=False, default=0),
+    Column("failed", Integer, nullable=False, default=0),
+    Column("warning", Integer, nullable=False, default=0),
+    _text("reason", CODE, default=None),
+    _text("detail"),
+    _time("requested_at"),
+    _time("seen_at"),
+    _time("ended_at", nullable=True),
+    Index("ix_retrieval_study_uid", "study_uid"),
+    Index("ix_retrieval_state", "state"),
+)
+
 event = Table(
     "event",
     metadata,

@@ -225,6 +225,10 @@ NO_CODES = {
     "IMAGE",  # values of Query/Retrieve Level
     "SERIES",
     "STUDY",
+    "GET",  # how a study is fetched
+    "MOVE",
+    "PEER",  # how the help names an argument
+    "RTSTRUCT",  # a value of Modality
     "HIGH",  # a value of Requested Procedure Priority
     "LOCALIZER",  # a value of Image Type
     "RELEASED",  # how a good association ends

@@ -1,4 +1,4 @@
-"""The lives of studies, jobs and deliveries, row by row."""
+"""The lives of studies, jobs, deliveries and fetches, row by row."""
 
 from __future__ import annotations
 
@@ -48,9 +48,18 @@ ALLOWED = {
         ("REFUSED", "requeue", "PENDING"),
         ("DELIVERED", "requeue", "PENDING"),
     },
+    "retrieval": {
+        ("FETCHING", "fetched", "FETCHED"),
+        ("FETCHING", "fail", "FAILED"),
+    },
 }
-FIRST = {"study": "OPEN", "job": "QUEUED", "delivery": "PENDING"}
-FINAL = {"study": set(), "job": {"DONE", "CANCELLED"}, "delivery": {"CANCELLED"}}
+FIRST = {"study": "OPEN", "job": "QUEUED", "delivery": "PENDING", "retrieval": "FETCHING"}
+FINAL = {
+    "study": set(),
+    "job": {"DONE", "CANCELLED"},
+    "delivery": {"CANCELLED"},
+    "retrieval": {"FETCHED", "FAILED"},
+}
 
 each_life = pytest.mark.parametrize(("name", "life"), LIVES.items())
 

@@ -19,6 +19,7 @@ NOTHING: dict[str, Any] = {
     "series": [],
     "jobs": [],
     "deliveries": [],
+    "fetches": [],
 }
 ROLE = {"role": "send", "node_id": "n", "doing": "3 destinations", "silent": False, "seen_at": AT}
 STUDY = {
@@ -61,6 +62,22 @@ DELIVERY = {
     "updated_at": AT,
     "due_at": AT,
 }
+FETCH = {
+    "study_uid": "1.2",
+    "series_uid": None,
+    "peer": "PACS",
+    "method": "MOVE",
+    "requested_by": "somebody",
+    "state": "FETCHING",
+    "silent": False,
+    "expected": 7,
+    "completed": 2,
+    "warning": 1,
+    "failed": 1,
+    "reason": None,
+    "detail": "",
+    "requested_at": AT,
+}
 EVENT = {
     "id": 11,
     "at": AT,
@@ -99,6 +116,8 @@ def test_nothing_is_said_as_nothing() -> None:
             ["REFUSED", "GANTRY_TILT: tilted"],
         ),
         ({"deliveries": [DELIVERY]}, ["SEG", "archive", "NO_CONNECTION: the peer cannot"]),
+        ({"fetches": [FETCH]}, ["PACS", "MOVE", "somebody", "FETCHING", "3 of 7, 1 failed"]),
+        ({"fetches": [FETCH | {"silent": True, "expected": None}]}, ["SILENT", "3, 1 failed"]),
         ({"attention": [EVENT]}, ["1 things need attention", "TWO_PATIENTS  held  1.2"]),
     ],
 )

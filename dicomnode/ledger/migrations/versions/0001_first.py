@@ -324,6 +324,36 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_table(
+        "retrieval",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("node_id", sa.String(length=64), nullable=False),
+        sa.Column("study_uid", sa.String(length=64), nullable=False),
+        sa.Column("series_uid", sa.String(length=64), nullable=True),
+        sa.Column("peer", sa.String(length=64), nullable=True),
+        sa.Column("method", sa.String(length=64), nullable=True),
+        sa.Column("state", sa.String(length=64), nullable=False),
+        sa.Column("requested_by", sa.Text(), nullable=False),
+        sa.Column("expected", sa.Integer(), nullable=True),
+        sa.Column("remaining", sa.Integer(), nullable=True),
+        sa.Column("completed", sa.Integer(), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=False),
+        sa.Column("warning", sa.Integer(), nullable=False),
+        sa.Column("reason", sa.String(length=64), nullable=True),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("requested_at", UtcDateTime(), nullable=False),
+        sa.Column("seen_at", UtcDateTime(), nullable=False),
+        sa.Column("ended_at", UtcDateTime(), nullable=True),
+        sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_retrieval_node_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_retrieval")),
+    )
+    op.create_index("ix_retrieval_state", "retrieval", ["state"], unique=False)
+    op.create_index("ix_retrieval_study_uid", "retrieval", ["study_uid"], unique=False)
+    op.create_table(
         "event",
         sa.Column(
             "id",
