@@ -149,7 +149,7 @@ def storage_proposals(sop_classes: Iterable[str]) -> list[Proposal]:
     for sop_class in classes:
         alone = min(room, len(TRANSFER_SYNTAXES) - 1)
         room -= alone
-        groups = [(syntax,) for syntax in TRANSFER_SYNTAXES[:alone]]
+        groups: list[tuple[str, ...]] = [(one,) for one in TRANSFER_SYNTAXES[:alone]]
         groups.append(TRANSFER_SYNTAXES[alone:][:MAX_SYNTAXES])
         proposals += [
             Proposal(abstract_syntax=sop_class, transfer_syntaxes=group, as_scp=True)
