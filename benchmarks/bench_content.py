@@ -176,7 +176,9 @@ def report(title: str, cases: list[Case]) -> None:
     print(f"\n{title}: {len(cases)} right series; blamed: {dict(blamed) or 'none'}")
     print(f"    {seconds / len(cases):.2f} s each, at most {slowest:.2f} s")
     for label, change in VALUES.items():
-        hits = sum(any(f.code == "VALUES_NOT_HU" for f in check_values(change(c[1]))) for c in cases)
+        hits = sum(
+            any(f.code == "VALUES_NOT_HU" for f in check_values(change(c[1]))) for c in cases
+        )
         print(f"| {label} | {hits} of {len(cases)} |")
     for label, (code, worlds) in PLACES.items():
         codes = []

@@ -254,6 +254,7 @@ def segment(
         threads=threads,
         model_folders=tuple(model_folder or ()),
         weights_folder=weights.absolute() if weights else load().weights_folder,
+        content=load().content,
         commissioned_only=not uncommissioned,
         options=ModelOptions(
             mode="exact" if exact else "fast",

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.plans import Analysis, ModelOptions, Plan
 from dicomnode.errors import DicomnodeError, Refusal, SettingsError
 from dicomnode.instances import UnreadableError, read_header, split_file
@@ -33,6 +34,7 @@ def segment_folder(
     device: str,
     threads: int | None,
     options: ModelOptions,
+    content: ContentPolicy,
     model_folders: tuple[Path, ...],
     weights_folder: Path,
     commissioned_only: bool,
@@ -68,6 +70,7 @@ def segment_folder(
             device=device,
             threads=threads,
             options=options,
+            content=content,
         )
         try:
             analysis = _analyze(analyzer, files, plan, uid, console)
@@ -137,6 +140,9 @@ def _report(analysis: Analysis, folder: Path, console: Console) -> None:
     console.print(table)
     for finding in analysis.findings:
         console.print(f"  {finding}", style="yellow", markup=False, soft_wrap=True)
+    if analysis.held:
+        held = f"  {', '.join(analysis.held)}: a node would hold these results for a person."
+        console.print(held, style="red", markup=False, soft_wrap=True)
     seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in analysis.timings.items())
     console.print(f"  {seconds}", style="dim", highlight=False)
     console.print("  Research software. Not verified, not for diagnosis.", style="bold")

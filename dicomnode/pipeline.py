@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode import commissioning
+from dicomnode.domain.content import ContentFinding, of_action
 from dicomnode.domain.plans import Analysis, ModelOptions, Plan
 from dicomnode.errors import Refusal
 from dicomnode.imaging import Source, read_scan
+from dicomnode.imaging.content import check_content
 from dicomnode.imaging.regular import regular_grid
 from dicomnode.results import Model, encode, prepare
 from dicomnode.results.codes import CodeTableError, load_codes
@@ -28,8 +30,8 @@ from inference.measuring import measure
 from inference.pipeline import DEFAULT, Options, Predictor, segment
 
 Progress = Callable[[str, float], None]
-"""Called with the stage (decode, zoom_in, predict, zoom_back, measure, encode) and how much of it
-is done, 0 to 1. What it raises ends the analysis."""
+"""Called with the stage (decode, check, zoom_in, predict, zoom_back, measure, encode) and how much
+of it is done, 0 to 1. What it raises ends the analysis."""
 Load = Callable[[ModelCard, str, int | None], Predictor]
 """Makes the predictor of a card for a device and a number of threads (None: the library's)."""
 
@@ -128,6 +130,8 @@ def analyze(
     scan = read_scan(instances, plan.threads)
     source = prepare(scan)
     watch("decode", 1.0)
+    content = _checked(scan, plan)
+    watch("check", 1.0)
     if predictor is None:
         predictor = load_predictor(card, plan.device, plan.threads)
         watch("load", 1.0)
@@ -141,7 +145,7 @@ def analyze(
         scan.volume, labels.labels, scan.voxel_volumes_mm3, card.structures, scan.valid
     )
     watch("measure", 1.0)
-    findings = (*scan.findings, *source.findings)
+    findings = (*(seen.sentence for seen in content), *scan.findings, *source.findings)
     results = encode(source, labels, describe(card), measurements, plan, findings)
     label_map = pack_label_map(labels, scan)
     watch("encode", 1.0)
@@ -154,8 +158,18 @@ def analyze(
         label_map_digest=labels.digest,
         demonstration=card.demonstration,
         findings=findings,
+        content=content,
+        held=tuple(seen.code for seen in of_action(content, plan.content, "hold")),
         timings=watch.seconds,
     )
+
+
+def _checked(scan: Scan, plan: Plan) -> tuple[ContentFinding, ...]:
+    """Return where the images contradict their headers, if the plan lets such a scan pass."""
+    found = check_content(scan)
+    for seen in of_action(found, plan.content, "refuse"):
+        raise Refusal(seen.code, seen.sentence)
+    return found
 
 
 def find_labels(

@@ -13,6 +13,7 @@ from sqlalchemy import Table, select
 from dicomnode.domain import admission
 from dicomnode.domain.admission import Decision
 from dicomnode.domain.assembly import AssemblyPolicy, Close
+from dicomnode.domain.content import ContentFinding
 from dicomnode.domain.identifiers import (
     InstanceUID,
     PatientKey,
@@ -180,6 +181,8 @@ def finish(
     to: tuple[str, ...] = ("archive",),
     not_allowed: tuple[str, ...] = (),
     findings: tuple[str, ...] = (),
+    content: tuple[ContentFinding, ...] = (),
+    held: tuple[str, ...] = (),
 ) -> bool:
     """Record a result set of a job."""
     with ledger.transaction() as tx:
@@ -191,8 +194,10 @@ def finish(
             not_allowed=not_allowed,
             label_map_path=f"results/{job.id}/labels.npz",
             label_map_digest="digest",
-            findings=findings,
+            findings=(*(seen.sentence for seen in content), *findings),
             timings={"predict": 1.5},
+            content=content,
+            held=held,
         )
 
 

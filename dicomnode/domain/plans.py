@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Literal
 
+from dicomnode.domain.content import ContentFinding, ContentPolicy
 from dicomnode.domain.identifiers import InstanceUID, SeriesUID, SOPClassUID, TransferSyntaxUID
 
 MANUFACTURER = "dicomnode"
@@ -47,6 +48,7 @@ class ModelOptions:
 
 
 DEFAULT_OPTIONS = ModelOptions()
+DEFAULT_CONTENT = ContentPolicy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,9 @@ class Plan:
     device: str = "cpu"
     threads: int | None = None
     options: ModelOptions = DEFAULT_OPTIONS
+    content: ContentPolicy = DEFAULT_CONTENT
+    """What follows where the images contradict their headers. It decides whether results are made
+    and sent, not what is in them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,5 +124,9 @@ class Analysis:
     """The model is for demonstration: results may go to loopback destinations only."""
     findings: tuple[str, ...] = ()
     """Sentences for the status page, e.g. what part of the series was left out."""
+    content: tuple[ContentFinding, ...] = ()
+    """Where the images contradict their headers; their sentences are among the findings."""
+    held: tuple[str, ...] = ()
+    """Codes of those for which the results have to wait for a person."""
     timings: dict[str, float] = field(default_factory=dict)
-    """Seconds by stage: decode, zoom_in, predict, zoom_back, measure, encode."""
+    """Seconds by stage: decode, check, zoom_in, predict, zoom_back, measure, encode."""

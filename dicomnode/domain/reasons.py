@@ -43,6 +43,24 @@ REASONS: Mapping[str, str] = MappingProxyType(
             "The pixel values are not in Hounsfield units: Rescale Slope and Intercept are missing "
             "or Rescale Type says otherwise."
         ),
+        "VALUES_NOT_HU": (
+            "The pixel values cannot be Hounsfield units, whatever the header says: a forgotten or "
+            "doubled intercept, 8 bits, an inverted or other scale; send the original images."
+        ),
+        "NO_AIR_SEEN": (
+            "No air is in the images, so that the scale of the values could not be checked."
+        ),
+        "SPINE_NOT_AT_BACK": (
+            "In the images the spine lies where the headers say that the front is; correct the "
+            "patient's position at the source and send the series again."
+        ),
+        "UPSIDE_DOWN": (
+            "In the images the head end lies where the headers say that the feet are; correct the "
+            "patient's position at the source and send the series again."
+        ),
+        "ORIENTATION_CONTRADICTS": (
+            "Patient Orientation and Image Orientation (Patient) contradict each other."
+        ),
         "NO_FRAME_OF_REFERENCE": (
             "Frame of Reference UID is missing, so a segmentation could not be placed in space."
         ),

@@ -37,7 +37,9 @@ def check_content(scan: Scan) -> tuple[ContentFinding, ...]:
     return (*values, *check_posture(scan.volume, scan.affine, scan.valid), *stated)
 
 
-def check_orientation(header: Dataset, orientation: tuple[float, ...]) -> tuple[ContentFinding, ...]:
+def check_orientation(
+    header: Dataset, orientation: tuple[float, ...]
+) -> tuple[ContentFinding, ...]:
     """Return a finding where Patient Orientation and Image Orientation (Patient) contradict.
 
     Args:

@@ -27,7 +27,10 @@ the part of the body, contrast or noise."""
 SEARCHED = (-400, 400)
 DENSE = 700
 MOST_DENSE = 0.5
-"""Share of what is no air that may be denser than this: cortical bone, teeth, metal."""
+"""Share of what is no air that may be denser than this: cortical bone, teeth, metal; the petrous
+bone in a small field of view has most of it."""
+MOST_DENSE_AT_EDGE = 0.25
+"""Share of the images' edges: air is there, or the body, but not bone all along."""
 AIR = -850
 LEAST_AIR = 1e-3
 BIN = 10
@@ -43,7 +46,7 @@ def check_values(
         valid: False at padding; None: all valid.
     """
     values = _sample(volume, valid)
-    why = _why_not_hu(values)
+    why = _why_not_hu(values) or _why_not_at_edge(volume, valid)
     if why:
         return (ContentFinding(code=VALUES_NOT_HU, sentence=f"{why} ({_seen(values)})."),)
     if float(np.mean(values < AIR)) < LEAST_AIR:
@@ -86,6 +89,16 @@ def _why_not_hu(values: NDArray[np.int16]) -> str | None:
             f"The most frequent value that is no air is {peak:.0f} HU, where neither fat nor soft "
             "tissue is: the values are shifted, inverted or scaled"
         )
+    return None
+
+
+def _why_not_at_edge(volume: NDArray[np.int16], valid: NDArray[np.bool_] | None) -> str | None:
+    edges = [(slice(None), place) for place in (0, -1)]
+    edges += [(slice(None), slice(None), place) for place in (0, -1)]
+    values = [volume[edge] if valid is None else volume[edge][valid[edge]] for edge in edges]
+    dense = np.concatenate([part.ravel() for part in values]) > DENSE
+    if dense.size and float(dense.mean()) > MOST_DENSE_AT_EDGE:
+        return "The edges of the images are as dense as bone, where air should be: inverted values"
     return None
 
 

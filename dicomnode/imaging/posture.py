@@ -134,7 +134,7 @@ def _find_body(
     hu = ndimage.affine_transform(
         volume, to_index, output_shape=size, order=1, cval=AIR_HU, output=np.float32
     )
-    field = np.ones(volume.shape, np.bool_) if valid is None else valid
+    field = np.broadcast_to(np.True_, volume.shape) if valid is None else valid
     seen = ndimage.affine_transform(
         field, to_index, output_shape=size, order=0, cval=0, output=np.bool_
     )

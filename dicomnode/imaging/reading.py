@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +24,6 @@ from dicomnode.scan import Scan, SliceSource
 
 _NO_CT = "NOT_CT"
 _HARMLESS = (_NO_CT, "NOT_A_VOLUME")
-_AIR_BELOW_HU = -800
-_NO_AIR = "No air near -1000 HU was found: the values may not be Hounsfield units."
 _OF_A_FRAME = ("KVP", "ConvolutionKernel", "SliceThickness", "PixelSpacing", "ImageType")
 """What reports tell of the first slice; enhanced objects have it in functional groups only."""
 
@@ -145,7 +142,7 @@ def _scan(
         said.append("The images went through lossy compression.")
     positions = np.array([item.position for item in ordered])
     along_row, along_column = orthonormal(first.orientation)
-    scan = Scan(
+    return Scan(
         volume=decoded.volume,
         padding=decoded.padding if any(decoded.padding) else None,
         affine=geometry.affine,
@@ -159,7 +156,6 @@ def _scan(
         lossy=lossy,
         digest=_digest(decoded, (geometry.affine, positions), ordered),
     )
-    return scan if _has_air(scan) else replace(scan, findings=(*said, _NO_AIR))
 
 
 def _header(image: Image) -> Dataset:
@@ -179,15 +175,6 @@ def _source(item: Slice) -> SliceSource:
         sop_instance_uid=item.sop_instance_uid,
         frame_number=item.image.frame_number,
         fields=item.image.fields,
-    )
-
-
-def _has_air(scan: Scan) -> bool:
-    """Whether something that is not padding is as thin as air; nearly always in the first slice."""
-    valid = scan.valid
-    return any(
-        bool(((plane < _AIR_BELOW_HU) & (True if valid is None else valid[index])).any())
-        for index, plane in enumerate(scan.volume)
     )
 
 

@@ -10,23 +10,25 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, select
 
 from dicomnode.domain.admission import ATTENTION
+from dicomnode.domain.content import CONTENT_HELD
 from dicomnode.domain.lifecycle import HELD, REFUSED
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.tables import delivery, event, job, study
 
 
 def release_study(tx: Transaction, study_uid: str, who: str, reason: str) -> bool:
-    """Release a study that is held: it closes again, and its deliveries go on.
+    """Release a study that is held, or results of it: it closes again, its deliveries go on.
 
     Returns:
-        Whether it was held.
+        Whether anything of it was held.
     """
     row = tx.connection.execute(
         select(study).where(study.c.study_uid == study_uid).with_for_update(key_share=True)
     ).first()
     again = {"hold_reason": None, "opened_at": tx.now, "due_at": tx.now, "look_at": tx.now}
-    if row is None or not tx.move(study, row.id, "release", **again):
+    if row is None:
         return False
+    released = tx.move(study, row.id, "release", **again)
     held = select(delivery.c.id).join(job, job.c.id == delivery.c.job_id)
     for delivery_id in (
         tx.connection.execute(held.where(job.c.study_id == row.id, delivery.c.state == HELD))
@@ -34,7 +36,11 @@ def release_study(tx: Transaction, study_uid: str, who: str, reason: str) -> boo
         .all()
     ):
         tx.move(delivery, delivery_id, "release", reason=None, due_at=tx.now, updated_at=tx.now)
-    _resolve(tx, event.c.study_id == row.id, event.c.code == row.hold_reason)
+        released = True
+    if not released:
+        return False
+    settled = (row.hold_reason or CONTENT_HELD, CONTENT_HELD)
+    _resolve(tx, event.c.study_id == row.id, event.c.code.in_(settled))
     tx.event("STUDY_RELEASED", detail=f"by {who}: {reason}", study=row.id)
     return True
 

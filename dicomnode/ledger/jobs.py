@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, exists, func, select
 
 from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.assembly import AssemblyPolicy, days_too_old
+from dicomnode.domain.content import CONTENT_HELD, ContentFinding
 from dicomnode.domain.identifiers import SeriesUID, StudyUID
 from dicomnode.domain.lifecycle import DELIVERED, HELD, LEASED, PENDING, QUEUED
 from dicomnode.domain.outcomes import Refuse, Retry
@@ -232,6 +234,8 @@ def finish(
     label_map_digest: str,
     findings: Sequence[str],
     timings: dict[str, float],
+    content: Sequence[ContentFinding] = (),
+    held: Sequence[str] = (),
 ) -> bool:
     """Record the result set and its deliveries; False means that another attempt was first.
 
@@ -240,14 +244,16 @@ def finish(
     Args:
         deliver_to: destinations that get the results.
         not_allowed: destinations of the rule that a demonstration model's results may not go to.
+        content: where the images contradict their headers; their sentences are among `findings`.
+        held: codes of those for which the results wait for a person.
     """
     # Locked first, as intake does: who holds the study now sees these deliveries, or they see it.
-    held = tx.connection.execute(
+    whole = tx.connection.execute(
         select(study.c.state, study.c.hold_reason)
         .where(study.c.id == claimed.study_id)
         .with_for_update(key_share=True)
     ).one()
-    hold_reason = held.hold_reason if held.state == HELD else None
+    hold_reason = whole.hold_reason if whole.state == HELD else CONTENT_HELD if held else None
     done = tx.move(
         job,
         claimed.id,
@@ -268,25 +274,19 @@ def finish(
         return False
     _insert_results(tx, claimed, results, deliver_to, hold_reason)
 
-    def record(code: str, level: str, detail: str) -> None:
-        tx.event(
-            code,
-            level=level,
-            detail=detail,
-            study=claimed.study_id,
-            series=claimed.series_id,
-            job=claimed.id,
-        )
-
-    record("JOB_DONE", "info", f"{len(results)} result instances")
+    record = partial(tx.event, study=claimed.study_id, series=claimed.series_id, job=claimed.id)
+    record("JOB_DONE", detail=f"{len(results)} result instances")
     for name in not_allowed:
-        record(
-            "DEMO_NOT_ALLOWED",
-            ATTENTION,
-            f"results of a demonstration model do not go to {name}, which is not loopback",
-        )
-    for sentence in findings:
-        record("FINDING", "warning", sentence)
+        detail = f"results of a demonstration model do not go to {name}, which is not loopback"
+        record("DEMO_NOT_ALLOWED", level=ATTENTION, detail=detail)
+    for seen in content:
+        record(seen.code, level="warning", detail=seen.sentence)
+    told = {seen.sentence for seen in content}
+    for sentence in (sentence for sentence in findings if sentence not in told):
+        record("FINDING", level="warning", detail=sentence)
+    if held:
+        detail = f"{', '.join(held)}: the results wait for `dicomnode release`"
+        record(CONTENT_HELD, level=ATTENTION, detail=detail)
     return True
 
 

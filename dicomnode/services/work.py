@@ -92,6 +92,7 @@ class Worker:
             device=self._device,
             threads=self._settings.work.threads,
             options=job.options,
+            content=self._settings.content,
         )
         outcome = self._analyze(job, plan)
         fields = {
@@ -160,6 +161,8 @@ class Worker:
                 label_map_path=label_map,
                 label_map_digest=analysis.label_map_digest,
                 findings=analysis.findings,
+                content=analysis.content,
+                held=analysis.held,
                 timings=analysis.timings,
             )
         return "DONE" if ours else "LEASE_LOST"

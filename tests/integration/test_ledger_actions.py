@@ -20,6 +20,7 @@ from ledger_kit import (
     take,
 )
 
+from dicomnode.domain.content import CONTENT_HELD, SPINE_NOT_AT_BACK, ContentFinding
 from dicomnode.domain.identifiers import PatientKey
 from dicomnode.domain.outcomes import Refuse
 from dicomnode.ledger import Ledger, actions, deliveries, overview
@@ -48,6 +49,29 @@ def test_a_released_study_goes_on_where_it_was_held(ledger: Ledger, clock: Any) 
     with ledger.transaction() as tx:
         assert not actions.release_study(tx, "1.2", WHO, "again")
         assert not actions.release_study(tx, "1.99", WHO, "unknown")
+
+
+def test_results_held_for_their_content_are_sent_when_a_person_releases_them(
+    ledger: Ledger, clock: Any
+) -> None:
+    receive(ledger, header())
+    clock.forward(QUIET_SECONDS)
+    close(ledger)
+    seen = ContentFinding(code=SPINE_NOT_AT_BACK, sentence="The spine lies in front.")
+    assert finish(ledger, claimed(ledger), content=(seen,), held=(seen.code,))
+    assert states(ledger, delivery) == ["HELD", "HELD"]
+    assert {row.reason for row in rows(ledger, delivery)} == {CONTENT_HELD}
+    assert take(ledger) is None
+    assert attention(ledger) == [CONTENT_HELD]
+    assert (SPINE_NOT_AT_BACK, "warning") in events(ledger)
+    assert ("FINDING", "warning") not in events(ledger)
+    with ledger.transaction() as tx:
+        assert actions.release_study(tx, "1.2", WHO, "a mirrored phantom")
+    assert states(ledger, delivery) == ["PENDING", "PENDING"]
+    assert attention(ledger) == []
+    assert take(ledger) is not None
+    with ledger.transaction() as tx:
+        assert not actions.release_study(tx, "1.2", WHO, "again")
 
 
 def test_deliveries_of_a_released_study_are_sent(ledger: Ledger, clock: Any) -> None:

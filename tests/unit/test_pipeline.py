@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from analysis_kit import ConstantPredictor, model_card, plan
 
 from dicomnode import pipeline
 from dicomnode.demo.series import SeriesOptions, write_series
+from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.plans import Plan
 from dicomnode.errors import Refusal
 from dicomnode.pipeline import Analyzer, analyze
@@ -46,6 +49,31 @@ def test_a_second_run_gives_the_same_bytes() -> None:
     assert [item.data for item in first.results] == [item.data for item in again.results]
 
 
+UNSCALED = write_series(
+    HU, np.diag([-2.0, -2.0, 3.0, 1.0]), SeriesOptions(extra={"RescaleIntercept": "0"})
+)
+
+
+def test_values_that_are_no_hounsfield_units_are_refused_before_the_model_runs() -> None:
+    with pytest.raises(Refusal) as caught:
+        analyze(UNSCALED, plan(), card=model_card())
+    assert caught.value.code == "VALUES_NOT_HU"
+    assert "No value is below 0 HU" in caught.value.detail
+
+
+@pytest.mark.parametrize("action", ["note", "hold"])
+def test_by_configuration_they_are_analysed_and_said(action: Any) -> None:
+    lenient = plan(content=ContentPolicy(values_not_hu=action))
+    analysis = analyze(UNSCALED, lenient, predictor=ConstantPredictor(BOX), card=model_card())
+    (seen,) = analysis.content
+    assert seen.code == "VALUES_NOT_HU"
+    assert analysis.held == ((seen.code,) if action == "hold" else ())
+    assert analysis.findings[0] == seen.sentence
+    report = pydicom.dcmread(BytesIO(analysis.results[-1].data))
+    texts = [str(item.get("TextValue")) for item in report.ContentSequence[-1].ContentSequence]
+    assert seen.sentence in texts
+
+
 def test_progress_and_timings_name_the_stages_in_order() -> None:
     seen: list[str] = []
 
@@ -55,7 +83,7 @@ def test_progress_and_timings_name_the_stages_in_order() -> None:
             seen.append(stage)
 
     analysis = analyze(FILES, plan(), progress, ConstantPredictor(BOX), model_card())
-    stages = ["decode", "zoom_in", "zoom_back", "measure", "encode"]
+    stages = ["decode", "check", "zoom_in", "zoom_back", "measure", "encode"]
     assert [stage for stage in seen if stage != "predict"] == stages
     assert set(stages) <= set(analysis.timings)
     assert all(seconds >= 0 for seconds in analysis.timings.values())

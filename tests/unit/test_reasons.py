@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import fields
 from pathlib import Path
 
 import dicomnode
+from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.reasons import REASONS, explain
 from dicomnode.imaging import slices, stacks
 
@@ -14,6 +16,7 @@ SOURCE = Path(dicomnode.__file__).parent
 
 def codes_raised() -> set[str]:
     found = {split[1] for split in stacks._SPLITS}
+    found |= {field.name.upper() for field in fields(ContentPolicy)}
     folders = [SOURCE / folder for folder in ("imaging", "results")]
     paths = [path for folder in folders for path in folder.rglob("*.py")]
     for path in (*paths, SOURCE / "pipeline.py"):
