@@ -93,11 +93,11 @@ def _why_not_hu(values: NDArray[np.int16]) -> str | None:
 
 
 def _why_not_at_edge(volume: NDArray[np.int16], valid: NDArray[np.bool_] | None) -> str | None:
-    edges = [(slice(None), place) for place in (0, -1)]
-    edges += [(slice(None), slice(None), place) for place in (0, -1)]
-    values = [volume[edge] if valid is None else volume[edge][valid[edge]] for edge in edges]
-    dense = np.concatenate([part.ravel() for part in values]) > DENSE
-    if dense.size and float(dense.mean()) > MOST_DENSE_AT_EDGE:
+    whole = np.ones(volume.shape, np.bool_) if valid is None else valid
+    edge = np.ones(volume.shape[1:], np.bool_)
+    edge[1:-1, 1:-1] = False
+    values = volume[:, edge][whole[:, edge]]
+    if values.size and float(np.mean(values > DENSE)) > MOST_DENSE_AT_EDGE:
         return "The edges of the images are as dense as bone, where air should be: inverted values"
     return None
 
