@@ -7,11 +7,10 @@ asked of the anatomy.
 from __future__ import annotations
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from dicomnode.domain.content import ORIENTATION_CONTRADICTS, ContentFinding
+from dicomnode.imaging.fields import Fields, texts
 from dicomnode.imaging.hounsfield import check_values
-from dicomnode.imaging.parsing import texts
 from dicomnode.imaging.posture import check_posture
 from dicomnode.scan import Scan
 
@@ -31,22 +30,20 @@ _OBLIQUE = 0.3
 def check_content(scan: Scan) -> tuple[ContentFinding, ...]:
     """Return what is wrong with the values, the posture and the stated orientation."""
     values = check_values(scan.volume, scan.valid)
-    stated = check_orientation(scan.headers[0], scan.orientation)
+    stated = check_orientation(scan.sources[0].fields, scan.orientation)
     if any(finding.code == "VALUES_NOT_HU" for finding in values):
         return (*values, *stated)
     return (*values, *check_posture(scan.volume, scan.affine, scan.valid), *stated)
 
 
-def check_orientation(
-    header: Dataset, orientation: tuple[float, ...]
-) -> tuple[ContentFinding, ...]:
+def check_orientation(fields: Fields, orientation: tuple[float, ...]) -> tuple[ContentFinding, ...]:
     """Return a finding where Patient Orientation and Image Orientation (Patient) contradict.
 
     Args:
-        header: of a slice.
+        fields: of a slice.
         orientation: direction cosines of a row and of a column, LPS.
     """
-    words = texts(header, "PatientOrientation")
+    words = texts(fields, "PatientOrientation")
     if len(words) != 2:
         return ()
     for name, word, direction in zip(

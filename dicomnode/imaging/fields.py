@@ -40,6 +40,7 @@ KEYWORDS = (
     "InstanceNumber",
     "ImagePositionPatient",
     "ImageOrientationPatient",
+    "PatientOrientation",
     "PixelSpacing",
     "SliceThickness",
     "Rows",
