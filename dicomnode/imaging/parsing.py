@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
+from pydicom.filereader import _read_file_meta_info as read_file_meta
+from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -47,7 +48,7 @@ from dicomnode.imaging.fields import (
 Source = bytes | Path
 """A whole DICOM file (PS3.10), or where it lies; such a file must not change meanwhile."""
 
-MAX_INFLATED = 1 << 31
+MAX_INFLATED = 1 << 30
 """Bytes of a deflated data set at most: a thousand times its size fits into it, in memory."""
 _TAGS = tags_of(KEYWORDS)
 _META = tags_of(("MediaStorageSOPClassUID", "TransferSyntaxUID"))
@@ -238,6 +239,7 @@ def _inflated(data: Buffer, start: int) -> bytes:
 def _lenient(source: Source, data: Buffer) -> Parsed:
     """Read as pydicom does, for whom everything is a data set that may be one."""
     whole = BytesIO(data[:])
+    _refuse_deflated(whole)
     dataset = pydicom.dcmread(whole, force=data[128:132] != b"DICM", stop_before_pixels=True)
     fields = fields_of(dataset)
     meta = dataset.file_meta
@@ -249,8 +251,6 @@ def _lenient(source: Source, data: Buffer) -> Parsed:
     implicit, little = dataset.original_encoding
     encoding = Encoding(implicit=bool(implicit), little=bool(little))
     syntax = meta.get("TransferSyntaxUID") or _guessed_syntax(encoding)
-    if syntax == DeflatedExplicitVRLittleEndian:
-        raise Refusal("UNPARSEABLE", "A deflated data set is malformed.")
     return Parsed(
         source=source,
         fields=fields,
@@ -261,6 +261,15 @@ def _lenient(source: Source, data: Buffer) -> Parsed:
         pixels=_pixels_at(data, whole.tell(), encoding),
         spans={},
     )
+
+
+def _refuse_deflated(whole: BytesIO) -> None:
+    """Refuse what pydicom would inflate, and without any bound."""
+    read_preamble(whole, force=True)
+    meta = read_file_meta(whole)
+    whole.seek(0)
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise Refusal("UNPARSEABLE", "A deflated data set is malformed.")
 
 
 def _pixels_at(data: Buffer, position: int, encoding: Encoding) -> Pixels | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dicomnode.errors import Refusal
 from dicomnode.imaging.decoding import decode_image, fragments_of, outer_padding
 from dicomnode.imaging.parsing import Parsed
 from dicomnode.imaging.slices import Slice
@@ -22,6 +23,8 @@ from dicomnode.imaging.slices import Slice
 _CHUNK = 16
 """Slices a task: few enough to share the work evenly, enough to make handing it over cheap."""
 
+MAX_VOXELS = 1 << 32
+"""Of a volume: 4,000 slices of 1024 x 1024; 8 GiB."""
 _KEPT = 8
 """Shapes of padding that are remembered."""
 
@@ -51,6 +54,12 @@ def decode_volume(ordered: Sequence[Slice], threads: int | None = None) -> Decod
     Raises:
         Refusal: UNDECODABLE.
     """
+    rows, columns = ordered[0].matrix
+    if len(ordered) * rows * columns > MAX_VOXELS:
+        # Said before memory is asked for: a header of a few bytes can claim any matrix.
+        raise Refusal(
+            "UNDECODABLE", f"{len(ordered)} slices of {rows} x {columns} pixels are too much."
+        )
     work = _Work(ordered)
     single: list[Job] = []
     by_instance: dict[int, list[Job]] = {}

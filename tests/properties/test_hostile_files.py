@@ -1,0 +1,263 @@
+"""Damaged and hostile data sets: a header or a clear refusal, in bounded time and memory.
+
+`make fuzz` runs the same with many more examples.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import damage
+import pytest
+from damage import DATA_SETS, Edit, as_file, damaged, edits, encapsulated
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_ct import encoded, instance
+
+from dicomnode import instances
+from dicomnode.domain.reasons import REASONS
+from dicomnode.errors import Refusal
+from dicomnode.imaging import read_scan
+from dicomnode.instances import UnreadableError
+
+KEY = b"key of the patient"
+HEADER_REGION = 4096
+LIMIT_SECONDS = 30.0
+"""For one file, on a machine that is busy with other things; alone it is far below one."""
+FUZZ = int(os.environ.get("DICOMNODE_FUZZ_EXAMPLES", "0"))
+fuzz = settings(
+    max_examples=FUZZ or 60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def header_of(data: bytes, syntax: str) -> str:
+    """Read a header as the receiver does; return what came of it."""
+    started = time.monotonic()
+    try:
+        header = instances.read_header(data, syntax, KEY)
+    except UnreadableError as error:
+        assert str(error).isprintable()
+        return str(error)
+    finally:
+        assert time.monotonic() - started < LIMIT_SECONDS
+    for uid in (header.study_uid, header.series_uid, header.sop_instance_uid):
+        assert 0 < len(uid) <= 64
+        assert set(uid) <= set("0123456789.")
+    assert len(header.series_description) <= 64
+    assert header.series_description.isprintable()
+    return "read"
+
+
+def scan_of(files: Sequence[bytes]) -> str:
+    """Make a scan as the worker does; return what came of it."""
+    started = time.monotonic()
+    try:
+        scan = read_scan(files, threads=1)
+    except Refusal as refusal:
+        assert refusal.code in REASONS
+        return refusal.code
+    finally:
+        assert time.monotonic() - started < LIMIT_SECONDS
+    assert scan.volume.ndim == 3
+    return "read"
+
+
+# Real files, damaged
+
+
+@cache
+def real_files(folder: Path) -> tuple[bytes, ...]:
+    paths = [
+        *sorted((folder / "transfer-syntaxes").iterdir()),
+        *sorted((folder / "odd").iterdir()),
+        *sorted((folder / "crlm-ct-1004/image").iterdir())[:1],
+        *sorted((folder / "totalsegmentator/example_ct_dicom").glob("*.dcm"))[:1],
+    ]
+    return tuple(path.read_bytes() for path in paths)
+
+
+@fuzz
+@given(number=st.integers(0, 1000), changes=edits)
+def test_a_damaged_header_is_read_or_refused(
+    test_data: Path, number: int, changes: list[Edit]
+) -> None:
+    files = real_files(test_data)
+    whole = files[number % len(files)]
+    try:
+        syntax, start = instances.split_file(whole)
+    except UnreadableError:
+        return
+    header_of(damaged(whole[start:], changes, HEADER_REGION), syntax)
+
+
+@fuzz
+@given(number=st.integers(0, 1000), changes=edits, whole_file=st.booleans())
+def test_a_damaged_file_is_analysed_or_refused(
+    test_data: Path, number: int, changes: list[Edit], whole_file: bool
+) -> None:
+    files = real_files(test_data)
+    whole = files[number % len(files)]
+    data = damaged(whole, changes, len(whole) if whole_file else HEADER_REGION)
+    try:
+        instances.split_file(data)
+    except UnreadableError as error:
+        assert str(error).isprintable()
+    scan_of([data])
+
+
+# A whole small series, one of it damaged
+
+
+def series(syntax: str = damage.EXPLICIT, **changes: Any) -> list[bytes]:
+    return [
+        as_file(
+            encoded(
+                instance(
+                    SOPInstanceUID=f"1.2.3.{number}",
+                    ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],
+                    ImagePositionPatient=[0, 0, number],
+                    **changes,
+                ),
+                syntax,
+            ),
+            syntax,
+            f"1.2.3.{number}",
+        )
+        for number in range(6)
+    ]
+
+
+@fuzz
+@given(
+    number=st.integers(0, 5),
+    changes=edits,
+    syntax=st.sampled_from([damage.EXPLICIT, damage.IMPLICIT, damage.BIG_ENDIAN, damage.DEFLATED]),
+)
+def test_a_damaged_slice_does_not_bring_down_its_series(
+    number: int, changes: list[Edit], syntax: str
+) -> None:
+    files = series(syntax)
+    files[number] = damaged(files[number], changes, len(files[number]))
+    scan_of(files)
+
+
+def test_the_undamaged_series_is_read() -> None:
+    assert scan_of(series()) == "read"
+    assert scan_of(series(damage.DEFLATED)) == "read"
+
+
+# Hostile on purpose
+
+
+def bounded(what: str, *arguments: object) -> str:
+    """Run a function of this module in a process of its own; its memory must stay below 1.5 GB."""
+    program = f"""
+        import resource, sys, warnings
+        warnings.simplefilter("ignore")
+        sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parent)]!r}
+        import test_hostile_files
+        print(test_hostile_files.{what}({", ".join(map(repr, arguments))}))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30)),
+    )
+    assert done.returncode == 0, done.stderr
+    came, megabytes = done.stdout.splitlines()
+    assert int(megabytes) < 1500, what
+    return came
+
+
+def hostile_headers() -> str:
+    return " ".join(
+        "1" if header_of(make(), syntax) == "read" else "0"
+        for name, (syntax, make) in DATA_SETS.items()
+        if "bomb" not in name
+    )
+
+
+def hostile_scans() -> str:
+    """Each hostile data set among five good slices, and by itself."""
+    good = series()[:5]
+    found = []
+    for name, (syntax, make) in DATA_SETS.items():
+        if "bomb" not in name:
+            found.append(scan_of([*good, as_file(make(), syntax, "1.2.3.9")]))
+    return " ".join(found)
+
+
+def hostile_images() -> str:
+    """Images of 8 GiB, and ten million frames, in a few bytes."""
+    found = []
+    fragments = {
+        damage.RLE: damage.RLE_HEADER,
+        damage.J2K: damage.J2K_HEADER,
+        damage.JPEG_LS: damage.JPEG_LS_HEADER,
+        damage.EXPLICIT: None,
+    }
+    shapes = ({"Rows": 65535, "Columns": 65535}, {"Rows": 20000, "Columns": 20000}, {})
+    for syntax, fragment in fragments.items():
+        for shape in (*shapes, {"NumberOfFrames": 10**7}):
+            files = series(PixelData=None if fragment else bytes(32), **shape)
+            if fragment:
+                pixels = encapsulated(fragment)
+                files = [
+                    as_file(file[instances.split_file(file)[1] :] + pixels, syntax, f"1.2.3.{n}")
+                    for n, file in enumerate(files)
+                ]
+            found.append(scan_of(files))
+    return " ".join(found)
+
+
+def bombs_in_headers() -> str:
+    return "; ".join(
+        header_of(make(), syntax) for name, (syntax, make) in DATA_SETS.items() if "bomb" in name
+    )
+
+
+def bombs_in_files() -> str:
+    """Without a preamble, as a file from a folder may be; then pydicom would inflate it."""
+    return " ".join(
+        scan_of([as_file(make(), syntax)[132:]])
+        for name, (syntax, make) in DATA_SETS.items()
+        if "bomb" in name
+    )
+
+
+def test_hostile_data_sets_get_a_header_or_a_refusal() -> None:
+    came = bounded("hostile_headers").split()
+    assert len(came) == len(DATA_SETS) - 2
+    assert {"0", "1"} == set(came)
+
+
+def test_hostile_data_sets_are_analysed_or_refused() -> None:
+    assert set(bounded("hostile_scans").split()) <= {*REASONS, "read"}
+
+
+def test_images_that_say_they_are_huge_are_refused() -> None:
+    came = bounded("hostile_images").split()
+    assert set(came) <= {"UNDECODABLE", "NO_POSITION", "read"}
+    assert came.count("UNDECODABLE") >= 9
+
+
+def test_a_bomb_is_not_inflated_without_bound() -> None:
+    """1200 MB of zeros in 1.2 MB."""
+    assert bounded("bombs_in_files") == "UNPARSEABLE UNPARSEABLE"
+    assert bounded("bombs_in_headers").count("the deflated data set is larger than") == 2
