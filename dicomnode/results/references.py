@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage
 
 from dicomnode.domain.identifiers import derive_uid
 from dicomnode.results.headers import Source
@@ -41,11 +42,11 @@ def refer_to_frames(dataset: Dataset, source: Source) -> None:
     for item in dataset.PerFrameFunctionalGroupsSequence:
         for derivation in item.DerivationImageSequence:
             for reference in derivation.SourceImageSequence:
-                image = frames[reference.ReferencedSOPInstanceUID]
-                _refer(reference, image)
-                reference.ReferencedFrameNumber = image.frame_number
-    for reference in dataset.get("SourceImageSequence", ()):
-        _refer(reference, frames[reference.ReferencedSOPInstanceUID])
+                # highdicom shares one item among all segments of a slice: it may be done already.
+                image = frames.get(reference.ReferencedSOPInstanceUID)
+                if image is not None:
+                    _refer(reference, image)
+                    reference.ReferencedFrameNumber = image.frame_number
 
 
 def distinct(headers: Sequence[Dataset]) -> list[Dataset]:
@@ -56,8 +57,11 @@ def distinct(headers: Sequence[Dataset]) -> list[Dataset]:
 def _instances(items: Sequence[Dataset], frames: dict[str, SliceSource]) -> list[Dataset]:
     kept: dict[str, Dataset] = {}
     for item in items:
-        _refer(item, frames[item.ReferencedSOPInstanceUID])
-        kept.setdefault(str(item.ReferencedSOPInstanceUID), item)
+        image = frames.get(item.ReferencedSOPInstanceUID)
+        kept_item = item if image is None else Dataset()
+        if image is not None:
+            _refer(kept_item, image)
+        kept.setdefault(str(kept_item.ReferencedSOPInstanceUID), kept_item)
     return list(kept.values())
 
 
@@ -69,7 +73,9 @@ def _refer(reference: Dataset, image: SliceSource) -> None:
 def _stand_in(header: Dataset, image: SliceSource) -> Dataset:
     result = Dataset()
     result.update(header)
-    result.SOPInstanceUID = _stand_in_uid(image)
+    # New elements: those of the header are shared, and setting a value would change them.
+    result.add_new("SOPClassUID", "UI", CTImageStorage)
+    result.add_new("SOPInstanceUID", "UI", _stand_in_uid(image))
     return result
 
 
