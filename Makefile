@@ -10,13 +10,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test lint train-demo parity bench bench-gpu clean
+.PHONY: demo test test-histories lint train-demo parity bench bench-gpu clean
 
 demo: $(VENV)/.work
 	$(BIN)/dicomnode demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# Thousands of histories of studies through the ledger: minutes.
+test-histories: $(VENV)/.test
+	DICOMNODE_HISTORIES=20 $(BIN)/python -m pytest tests/properties/test_assembly_histories.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

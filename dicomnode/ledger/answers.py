@@ -77,9 +77,11 @@ def record(tx: Transaction, question: Question, peer: str, counts: Mapping[Serie
     """Record what a peer has of a study, by Series Instance UID; the study is looked at again.
 
     The same answer again makes the one before last longer, so that a row says from when to when
-    nothing changed at the peer.
+    nothing changed at the peer. An answer that comes when the study has closed is of no use.
     """
     row = _locked(tx, question)
+    if row.state != OPEN:
+        return
     newest = _newest(tx, row, peer)
     at = question.asked_at
     if newest is not None and newest.counts == dict(counts):
@@ -90,7 +92,7 @@ def record(tx: Transaction, question: Question, peer: str, counts: Mapping[Serie
         _insert(tx, question, peer, {str(uid): count for uid, count in counts.items()})
     tx.connection.execute(
         study.update()
-        .where(study.c.id == question.study_id, study.c.state == OPEN)
+        .where(study.c.id == question.study_id)
         .values(look_at=case((study.c.look_at < tx.now, study.c.look_at), else_=tx.now))
     )
 
