@@ -1,23 +1,20 @@
 """Read from an image's header what the rules and the chooser look at (`domain.images`).
 
 What is read here came from a peer. A value that does not fit is as if it were not stated: whether
-that hinders an analysis is decided elsewhere. The slices of a series agree in nearly everything, so
-what was found for one is remembered by the encoded values it was read from.
+that hinders an analysis is decided elsewhere. `KEYWORDS` decide the facts and nothing else does, so
+they need not be read again for every slice of a series.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
-from pydicom.tag import Tag
 
 from dicomnode.domain.images import ImageFacts
 
@@ -62,30 +59,9 @@ KEYWORDS = (
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )
-_TAGS = tuple(Tag(keyword) for keyword in KEYWORDS)
-_REMEMBERED = 256
 _MAX_ITEMS = 64
 """Items of a sequence that are looked at, except frames."""
 _MAX_TEXT = 128
-
-
-class FactsReader:
-    """Reads facts, and remembers those of the last images."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[bytes | None, ...], ImageFacts] = OrderedDict()
-
-    def read(self, dataset: Dataset) -> ImageFacts:
-        """Return the facts of an image whose header was read up to its pixels."""
-        key = _raw_values(dataset)
-        if key is None:
-            return facts_of(dataset)
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = facts_of(dataset)
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        return found
 
 
 def place_of(dataset: Dataset) -> float | None:
@@ -145,20 +121,6 @@ def facts_of(dataset: Dataset) -> ImageFacts:
         protocol=_text(dataset, "ProtocolName", 64),
         description=_text(dataset, "SeriesDescription", 64),
     )
-
-
-def _raw_values(dataset: Dataset) -> tuple[bytes | None, ...] | None:
-    """Return the encoded values that decide the facts; None where one is not at hand as bytes."""
-    key: list[bytes | None] = []
-    for tag in _TAGS:
-        element = dataset.get_item(tag)
-        if element is None:
-            key.append(None)
-        elif isinstance(element, RawDataElement) and isinstance(element.value, bytes):
-            key.append(element.value)
-        else:
-            return None
-    return tuple(key)
 
 
 def _get(dataset: Dataset | None, keyword: str) -> Any:

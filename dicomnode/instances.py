@@ -1,81 +1,93 @@
-"""Read from an instance's bytes what admission needs, with pydicom alone and without its pixels.
+"""Read from an instance's bytes what admission needs, while they arrive and without its pixels.
 
 Whatever is read here came from a peer and may be malformed in any way; every fault is an
-`UnreadableError` that says what and where, and never shows a value.
+`UnreadableError` that says what and where, and never shows a value. A scanner of our own reads what
+is plain; pydicom reads what is not, from the file, once the bytes are all there.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import logging
-import math
 import struct
+import tempfile
 import zlib
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, cast
 
 import pydicom
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filebase import DicomBytesIO
+from pydicom.dataset import Dataset
 from pydicom.filereader import _read_file_meta_info as read_file_meta
 from pydicom.filereader import read_dataset, read_preamble
-from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from dicomnode import signs
-from dicomnode.domain.identifiers import (
-    InstanceUID,
-    InvalidUIDError,
-    PatientKey,
-    SeriesUID,
-    SOPClassUID,
-    StudyUID,
-    TransferSyntaxUID,
-    parse_uid,
-)
-from dicomnode.domain.plans import MANUFACTURER
+from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomnode.domain.identifiers import TransferSyntaxUID
 from dicomnode.domain.records import Header
-from dicomnode.errors import DicomnodeError
-from dicomnode.image_facts import FactsReader, place_of
+from dicomnode.header_fields import (
+    SERIES_KEYWORDS,
+    InstanceFields,
+    SeriesFields,
+    UnreadableError,
+    instance_fields,
+    series_fields,
+)
+from dicomnode.scanning import PIXEL_TAGS, UNDEFINED, Scanner, UnusualError
+
+__all__ = [
+    "HeaderReader",
+    "Headers",
+    "UnreadableError",
+    "file_prefix",
+    "read_file",
+    "read_header",
+    "same_pixels",
+    "split_file",
+]
 
 log = logging.getLogger(__name__)
 
-_facts = FactsReader()
-
-_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _MAX_INFLATED = 1 << 30
-"""Bytes of a deflated data set at most: a thousand times its size fits into it, in memory."""
-_IDENTITY = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "AccessionNumber")
-_GEOMETRY = (
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "PixelSpacing",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "FrameOfReferenceUID",
-    "RescaleSlope",
-    "RescaleIntercept",
-)
-
-
-class UnreadableError(DicomnodeError):
-    """The data set cannot be read, or what identifies it is missing or malformed."""
+"""Bytes of a deflated data set at most."""
+_PIECE = 1 << 20
+_REMEMBERED = 256
+_MAX_VALUE = 1 << 20
+"""Bytes of a value that pydicom loads; of what is longer nothing is needed here."""
 
 
 def file_prefix(sop_class: str, sop_instance: str, transfer_syntax: str) -> bytes:
-    """Return preamble and File Meta Information for a data set received by C-STORE (PS3.10 7.1)."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(sop_class)
-    meta.MediaStorageSOPInstanceUID = UID(sop_instance)
-    meta.TransferSyntaxUID = UID(transfer_syntax)
-    meta.ImplementationClassUID = pydicom.uid.PYDICOM_IMPLEMENTATION_UID
-    buffer = DicomBytesIO()
-    pydicom.filewriter.write_file_meta_info(buffer, meta, enforce_standard=True)
-    return b"\0" * 128 + b"DICM" + buffer.getvalue()
+    """Return preamble and File Meta Information for a data set received by C-STORE (PS3.10 7.1).
+
+    Raises:
+        ValueError: the UIDs cannot stand there.
+    """
+    elements = _meta(0x0001, b"OB", b"\0\1")
+    for number, uid in (
+        (0x0002, sop_class),
+        (0x0003, sop_instance),
+        (0x0010, transfer_syntax),
+        (0x0012, IMPLEMENTATION_CLASS_UID),
+    ):
+        value = uid.encode("ascii")
+        if not 1 <= len(value) <= 64:
+            raise ValueError("a UID has 1 to 64 characters")
+        elements += _meta(number, b"UI", value + b"\0" * (len(value) % 2))
+    name = IMPLEMENTATION_VERSION_NAME.encode("ascii")
+    elements += _meta(0x0013, b"SH", name + b" " * (len(name) % 2))
+    length = _meta(0x0000, b"UL", len(elements).to_bytes(4, "little"))
+    return b"\0" * 128 + b"DICM" + length + elements
+
+
+def _meta(element: int, vr: bytes, value: bytes) -> bytes:
+    if vr == b"OB":
+        return struct.pack("<HH2sHI", 2, element, vr, 0, len(value)) + value
+    return struct.pack("<HH2sH", 2, element, vr, len(value)) + value
 
 
 def split_file(data: bytes) -> tuple[str, int]:
@@ -84,11 +96,19 @@ def split_file(data: bytes) -> tuple[str, int]:
     Raises:
         UnreadableError: there is no File Meta Information that says it.
     """
-    buffer = BytesIO(data)
+    return read_meta(BytesIO(data))
+
+
+def read_meta(file: BinaryIO) -> tuple[str, int]:
+    """Return the transfer syntax of a DICOM file and where its data set begins (PS3.10 7.1).
+
+    Raises:
+        UnreadableError: there is no File Meta Information that says it.
+    """
     try:
-        read_preamble(buffer, force=False)
-        meta = read_file_meta(buffer)
-        return str(meta.TransferSyntaxUID), buffer.tell()
+        read_preamble(file, force=False)
+        meta = read_file_meta(file)
+        return str(meta.TransferSyntaxUID), file.tell()
     except Exception as error:  # hostile bytes can raise anything in a parser
         raise UnreadableError(f"no File Meta Information ({type(error).__name__})") from error
 
@@ -104,182 +124,368 @@ def read_header(data: bytes, transfer_syntax: str, key: bytes) -> Header:
     Raises:
         UnreadableError: it does not parse, or a UID is missing or malformed.
     """
-    try:
-        syntax = UID(transfer_syntax)
-        raw = _inflate(data) if syntax == DeflatedExplicitVRLittleEndian else data
-        buffer = _Stream(raw)
-        dataset = read_dataset(
-            buffer,
-            is_implicit_VR=syntax.is_implicit_VR,
-            is_little_endian=syntax.is_little_endian,
-            stop_when=_at_pixels,
-        )
-        if buffer.is_cut:
-            raise UnreadableError("the data set ends within an element")
-        pixels = memoryview(raw)[buffer.tell() :]
-        return _header(dataset, pixels, syntax, key)
-    except UnreadableError:
-        raise
-    except Exception as error:  # hostile bytes can raise anything in a parser
-        raise UnreadableError(f"the data set does not parse ({type(error).__name__})") from error
+    reader = Headers(key).begin(transfer_syntax)
+    reader.feed(data)
+    return reader.finish(lambda: BytesIO(data))[0]
 
 
-def same_pixels(one: bytes, other: bytes) -> bool | None:
+def read_file(path: Path, key: bytes) -> tuple[Header, str, int]:
+    """Read a DICOM file; return its header, its data set's digest and that one's size in bytes.
+
+    Raises:
+        UnreadableError: it does not parse, or a UID is missing or malformed.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        syntax, start = read_meta(file)
+        reader = Headers(key).begin(syntax)
+        file.seek(start)
+        while piece := file.read(_PIECE):
+            reader.feed(piece)
+        size = file.tell() - start
+
+        def again() -> BinaryIO:
+            opened = path.open("rb")
+            opened.seek(start)
+            return opened
+
+        return *reader.finish(again), size
+
+
+def same_pixels(one: Path, other: Path) -> bool | None:
     """Whether two files of one SOP Instance decode to the same pixels.
 
     Returns:
         None where one of them cannot be decoded here.
     """
     try:
-        decoded = [pydicom.dcmread(BytesIO(data)).pixel_array for data in (one, other)]
+        decoded = [pydicom.dcmread(path).pixel_array for path in (one, other)]
     except Exception:  # hostile bytes can raise anything in a decoder
         log.warning("PIXELS_NOT_COMPARED", exc_info=True)
         return None
     return decoded[0].shape == decoded[1].shape and bool((decoded[0] == decoded[1]).all())
 
 
-class _Stream(BytesIO):
-    """Knows whether more was asked for than there is: pydicom takes a value cut short as it is."""
+class Headers:
+    """Reads headers, and remembers what the instances of the last series share.
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
+    Args:
+        key: hashes the patient's identity.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._known: OrderedDict[tuple[bytes | None, ...], SeriesFields] = OrderedDict()
+
+    def begin(self, transfer_syntax: str) -> HeaderReader:
+        """Return the reader of a data set that is about to come."""
+        return HeaderReader(self, UID(transfer_syntax))
+
+    def _fields(self, elements: _Elements, syntax: UID) -> tuple[SeriesFields, InstanceFields]:
+        """Read what a scanner has found.
+
+        Raises:
+            UnusualError: it takes the whole data set.
+            UnreadableError: a UID is missing or malformed.
+        """
+        raw = elements.raw(_SERIES_TAGS)
+        remembered = (syntax.encode(), *raw)
+        shared = self._known.get(remembered)
+        if shared is None:
+            shared = series_fields(elements.dataset, self._key)
+            self._known[remembered] = shared
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return shared, instance_fields(cast("Dataset", elements))
+
+    def _read(self, stream: BinaryIO, syntax: UID) -> Header:
+        """Read a data set with pydicom, from where the stream stands to its end."""
+        watched = _Watched(stream)
+        dataset = read_dataset(
+            cast("BinaryIO", watched),
+            is_implicit_VR=syntax.is_implicit_VR,
+            is_little_endian=syntax.is_little_endian,
+            stop_when=_at_pixels,
+            defer_size=_MAX_VALUE,
+        )
+        if watched.is_cut:
+            raise UnreadableError("the data set ends within an element")
+        pixels = _hash_pixels(stream, syntax)
+        return _header(series_fields(dataset, self._key), instance_fields(dataset), syntax, pixels)
+
+
+class HeaderReader:
+    """Takes an instance's data set in pieces, and says at its end what it is."""
+
+    def __init__(self, headers: Headers, syntax: UID) -> None:
+        self._headers = headers
+        self._syntax = syntax
+        deflated = syntax == DeflatedExplicitVRLittleEndian
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS) if deflated else None
+        self._inflated = 0
+        self._scanner = Scanner(explicit=not syntax.is_implicit_VR)
+        self._scanner.gave_up = not syntax.is_little_endian
+        self._scanned = 0
+        self._as_it_came = hashlib.sha256()
+        self._outside = hashlib.sha256() if deflated else self._as_it_came
+        self._pixels = hashlib.sha256()
+        self._pixels_to_come = 0
+        self._fields: tuple[SeriesFields, InstanceFields] | None = None
+        self._fault: UnreadableError | None = None
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take the next bytes."""
+        if self._inflater is None:
+            self._scan(data)
+            return
+        self._as_it_came.update(data)
+        if self._fault is None:
+            try:
+                self._inflate(self._inflater, data)
+            except zlib.error as error:
+                self._fault = UnreadableError(f"the data set does not parse ({error})")
+
+    def finish(self, again: Callable[[], BinaryIO]) -> tuple[Header, str]:
+        """Say what the data set is, now that it is whole.
+
+        Args:
+            again: opens it once more, from its beginning to its end.
+
+        Returns:
+            Its header, and the digest that tells it from any other bytes.
+
+        Raises:
+            UnreadableError: it does not parse, or a UID is missing or malformed.
+        """
+        self._check_inflated()
+        scanner = self._scanner
+        try:
+            if scanner.is_searching and scanner.is_between_elements:
+                self._read_fields()
+            if self._fault is not None:
+                raise self._fault
+            if self._fields is None:
+                return self._finish_slowly(again)
+        except UnreadableError:
+            raise
+        except Exception as error:  # hostile bytes can raise anything in a parser
+            raise UnreadableError(
+                f"the data set does not parse ({type(error).__name__})"
+            ) from error
+        if self._pixels_to_come:
+            _say_short(scanner.pixels_length, scanner.pixels_length - self._pixels_to_come)
+        return _header(*self._fields, self._syntax, self._pixels.hexdigest()), self._digest()
+
+    def _inflate(self, inflater: Any, pending: bytes | memoryview) -> None:
+        piece = b""
+        while (pending or len(piece) == _PIECE) and not inflater.eof:
+            if self._inflated > _MAX_INFLATED:
+                return
+            piece = inflater.decompress(pending, _PIECE)
+            self._inflated += len(piece)
+            self._scan(piece)
+            pending = inflater.unconsumed_tail
+
+    def _check_inflated(self) -> None:
+        if self._inflater is None or self._fault is not None:
+            return
+        if self._inflated > _MAX_INFLATED:
+            raise UnreadableError(f"the deflated data set is larger than {_MAX_INFLATED} bytes")
+        if not self._inflater.eof:
+            raise UnreadableError("the deflated data set ends too early")
+
+    def _digest(self) -> str:
+        if self._inflater is not None or self._scanner.pixels_at is None:
+            return self._as_it_came.hexdigest()
+        # The pixels are hashed once for both digests.
+        both = self._as_it_came.digest() + self._pixels.digest()
+        return hashlib.sha256(both).hexdigest()
+
+    def _finish_slowly(self, again: Callable[[], BinaryIO]) -> tuple[Header, str]:
+        with again() as stream, _inflated(stream, self._inflater is not None) as plain:
+            return self._headers._read(plain, self._syntax), self._digest()
+
+    def _scan(self, data: bytes | memoryview) -> None:
+        before, self._scanned = self._scanned, self._scanned + len(data)
+        if self._scanner.is_searching:
+            self._scanner.feed(data)
+            at = self._scanner.pixels_at
+            if at is None:
+                self._outside.update(data)
+                return
+            self._outside.update(data[: at - before])
+            data = data[at - before :]
+            length = self._scanner.pixels_length
+            self._pixels_to_come = 0 if length == UNDEFINED else length
+            self._read_fields()
+        if self._scanner.pixels_at is None:
+            self._outside.update(data)
+        elif self._scanner.pixels_length == UNDEFINED:
+            self._pixels.update(data)
+        else:
+            step = min(self._pixels_to_come, len(data))
+            self._pixels_to_come -= step
+            self._pixels.update(data[:step])
+            if step < len(data):
+                self._outside.update(data[step:])
+
+    def _read_fields(self) -> None:
+        elements = _Elements(self._scanner, self._syntax)
+        try:
+            self._fields = self._headers._fields(elements, self._syntax)
+        except UnusualError:
+            return
+        except UnreadableError as error:
+            self._fault = error
+        except Exception as error:  # noqa: BLE001 - hostile bytes can raise anything in a parser
+            self._fault = UnreadableError(f"the data set does not parse ({type(error).__name__})")
+
+
+def _header(shared: SeriesFields, own: InstanceFields, syntax: UID, pixel_digest: str) -> Header:
+    return Header(
+        **shared,
+        **own,
+        transfer_syntax_uid=TransferSyntaxUID(str(syntax)),
+        pixel_digest=pixel_digest,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    value: bytes
+
+
+class _Elements:
+    """A scanner's elements in the clothes of a pydicom data set: plain values without its help."""
+
+    def __init__(self, scanner: Scanner, syntax: UID) -> None:
+        self._scanner = scanner
+        self._syntax = syntax
+        self.raw = scanner.raw
+        self._dataset: Dataset | None = None
+
+    @property
+    def dataset(self) -> Dataset:
+        """All elements that are not long, as pydicom reads them."""
+        if self._dataset is None:
+            self._dataset = read_dataset(
+                BytesIO(self._scanner.kept), self._syntax.is_implicit_VR, is_little_endian=True
+            )
+        return self._dataset
+
+    def get(self, keyword: str) -> Any:
+        tag, vr = _PLAIN.get(keyword, (0, b""))
+        if tag:
+            with suppress(UnusualError):
+                return self._scanner.value(tag, vr)
+        self._scanner.raw((tag or Tag(keyword),))
+        return self.dataset.get(keyword)
+
+    def get_item(self, keyword: str) -> _Raw | None:
+        (raw,) = self._scanner.raw((_PLAIN[keyword][0],))
+        return None if raw is None else _Raw(raw[0 if self._syntax.is_implicit_VR else 2 :])
+
+
+_PLAIN = {
+    "SOPInstanceUID": (0x00080018, b"UI"),
+    "SOPClassUID": (0x00080016, b"UI"),
+    "Rows": (0x00280010, b"US"),
+    "Columns": (0x00280011, b"US"),
+    "NumberOfFrames": (0x00280008, b"IS"),
+    "PixelSpacing": (0x00280030, b"DS"),
+    "ImageOrientationPatient": (0x00200037, b"DS"),
+    "ImagePositionPatient": (0x00200032, b"DS"),
+    "FrameOfReferenceUID": (0x00200052, b"UI"),
+    "RescaleSlope": (0x00281053, b"DS"),
+    "RescaleIntercept": (0x00281052, b"DS"),
+    "InstanceNumber": (0x00200013, b"IS"),
+    "AcquisitionNumber": (0x00200012, b"IS"),
+    "ImagesInAcquisition": (0x00201002, b"IS"),
+    "ConcatenationUID": (0x00209161, b"UI"),
+}
+"""Tag and value representation (PS3.6) of what `instance_fields` looks at in every image."""
+_SERIES_TAGS = tuple(int(Tag(keyword)) for keyword in SERIES_KEYWORDS)
+
+
+class _Watched:
+    """A stream that knows whether more was asked for than there is.
+
+    pydicom takes a value that is cut short as it is, and steps over one that it does not load.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
         self._short: list[int] = []
+        start = stream.tell()
+        self._end = stream.seek(0, 2)
+        stream.seek(start)
+        self.tell = stream.tell
+        self.seek = stream.seek
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        if size is not None and len(data) < size:
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._stream.read(size)
+        if 0 <= len(data) < size:
             self._short.append(len(data))
         return data
 
     @property
     def is_cut(self) -> bool:
         """Whether the end was found elsewhere than where the next element would have begun."""
-        return self._short not in ([], [0])
+        return self._short not in ([], [0]) or self._stream.tell() > self._end
 
 
 def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag in _PIXEL_TAGS
+    return tag in PIXEL_TAGS
 
 
-def _inflate(data: bytes) -> bytes:
-    """Inflate a deflated data set (PS3.5 section A.5), bounded."""
+@contextmanager
+def _inflated(stream: BinaryIO, deflated: bool) -> Iterator[BinaryIO]:
+    """Yield what is to be parsed: the stream, or what it holds deflated (PS3.5 section A.5)."""
+    if not deflated:
+        yield stream
+        return
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    raw = inflater.decompress(data, _MAX_INFLATED)
-    if inflater.unconsumed_tail:
-        raise UnreadableError(f"the deflated data set is larger than {_MAX_INFLATED} bytes")
-    if not inflater.eof:
-        raise UnreadableError("the deflated data set ends too early")
-    return raw
+    with tempfile.SpooledTemporaryFile(max_size=16 * _PIECE) as plain:
+        while data := stream.read(_PIECE):
+            piece = b""
+            while (data or len(piece) == _PIECE) and not inflater.eof:
+                piece = inflater.decompress(data, _PIECE)
+                plain.write(piece)
+                data = inflater.unconsumed_tail
+        plain.seek(0)
+        yield cast("BinaryIO", plain)
 
 
-def _header(dataset: Dataset, pixels: memoryview, syntax: UID, key: bytes) -> Header:
-    image = _facts.read(dataset)  # first: it remembers by the values that are not yet converted
-    thickness = _number(dataset, "SliceThickness")
-    number = _number(dataset, "SeriesNumber")
-    return Header(
-        study_uid=StudyUID(_uid(dataset, "StudyInstanceUID")),
-        series_uid=SeriesUID(_uid(dataset, "SeriesInstanceUID")),
-        sop_instance_uid=InstanceUID(_uid(dataset, "SOPInstanceUID")),
-        sop_class_uid=SOPClassUID(_uid(dataset, "SOPClassUID")),
-        transfer_syntax_uid=TransferSyntaxUID(str(syntax)),
-        patient_key=PatientKey(_keyed(key, _texts(dataset, _IDENTITY[:2]))),
-        identity_digest=_keyed(key, _texts(dataset, _IDENTITY)),
-        pixel_digest=hashlib.sha256(_pixel_value(pixels, syntax)).hexdigest(),
-        geometry_digest=_digest(_numbers(dataset, _GEOMETRY)),
-        modality=_text(dataset, "Modality")[:16],
-        series_number=None if number is None else int(number),
-        series_description=_text(dataset, "SeriesDescription")[:64],
-        body_part=_text(dataset, "BodyPartExamined")[:16],
-        slice_thickness_mm=thickness,
-        made_by_this_software=_is_ours(dataset),
-        image=image,
-        place_mm=place_of(dataset),
-        **signs.read(dataset),
-    )
-
-
-def _uid(dataset: Dataset, keyword: str) -> str:
-    element = dataset.get_item(keyword)
-    if element is None:
-        raise UnreadableError(f"{keyword} {Tag(keyword)} is missing")
-    value = element.value
-    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")
-    try:
-        return parse_uid(text)
-    except InvalidUIDError as error:
-        raise UnreadableError(f"{keyword} {Tag(keyword)}: {error}") from error
-
-
-def _text(dataset: Dataset, keyword: str) -> str:
-    """Return a value as text without padding and control characters; empty where there is none."""
-    value = dataset.get(keyword)
-    if value is None:
-        return ""
-    return "".join(c for c in str(value) if c.isprintable()).strip()
-
-
-def _number(dataset: Dataset, keyword: str) -> float | None:
-    try:
-        value = float(dataset.get(keyword))
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) and abs(value) < 2**31 else None
-
-
-def _texts(dataset: Dataset, keywords: Iterable[str]) -> list[str]:
-    return [_text(dataset, keyword).rstrip("^") for keyword in keywords]
-
-
-def _numbers(dataset: Dataset, keywords: Iterable[str]) -> list[str]:
-    """Return values as text in which 1, 1.0 and 1.00 are the same."""
-    found = []
-    for keyword in keywords:
-        value: Any = dataset.get(keyword)
-        parts = value if isinstance(value, (list, tuple, MultiValue)) else [value]
-        for part in parts:
-            try:
-                found.append(repr(float(part)))
-            except (TypeError, ValueError):
-                found.append(str(part or ""))
-        found.append(keyword)
-    return found
-
-
-def _digest(parts: list[str]) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _keyed(key: bytes, parts: list[str]) -> str:
-    return hmac.new(key, "\0".join(parts).encode(), hashlib.sha256).hexdigest()
-
-
-def _pixel_value(rest: memoryview, syntax: UID) -> memoryview:
-    """Return the value of the pixel data element at the start of `rest`.
+def _hash_pixels(stream: BinaryIO, syntax: UID) -> str:
+    """Return the digest of the pixel data element's value, which begins where the stream stands.
 
     Encapsulated values (undefined length) and everything behind them count whole.
 
     Raises:
         UnreadableError: the element is longer than the data set.
     """
-    if len(rest) < 8:
-        return rest[:0]
-    order = "<" if syntax.is_little_endian else ">"
+    found = hashlib.sha256()
+    head = stream.read(8)
+    if len(head) < 8:
+        return found.hexdigest()
+    order: Any = "little" if syntax.is_little_endian else "big"
     if syntax.is_implicit_VR:
-        start, length = 8, struct.unpack_from(order + "I", rest, 4)[0]
-    elif len(rest) >= 12:
-        start, length = 12, struct.unpack_from(order + "I", rest, 8)[0]
+        length = int.from_bytes(head[4:], order)
     else:
-        raise UnreadableError("the data set ends within the pixel data element")
-    if length == 0xFFFFFFFF:
-        return rest[start:]
-    if length > len(rest) - start:
-        raise UnreadableError(
-            f"the pixel data element says {length} bytes, the data set ends after"
-            f" {len(rest) - start}"
-        )
-    return rest[start : start + length]
+        more = stream.read(4)
+        if len(more) < 4:
+            raise UnreadableError("the data set ends within the pixel data element")
+        length = int.from_bytes(more, order)
+    size = 0
+    while size < length and (piece := stream.read(min(_PIECE, length - size))):
+        found.update(piece)
+        size += len(piece)
+    if length != UNDEFINED and size < length:
+        _say_short(length, size)
+    return found.hexdigest()
 
 
-def _is_ours(dataset: Dataset) -> bool:
-    equipment = dataset.get("ContributingEquipmentSequence") or ()
-    return any(item.get("Manufacturer") == MANUFACTURER for item in equipment)
+def _say_short(length: int, found: int) -> NoReturn:
+    raise UnreadableError(
+        f"the pixel data element says {length} bytes, the data set ends after {found}"
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
-from typing import Any, TypedDict
+from typing import Any
 
 from pydicom.dataset import Dataset
 
@@ -22,23 +22,14 @@ REJECTION_CODES = frozenset({"113001", "113037", "113038", "113039"})
 _LARGEST = 2**31
 
 
-class Signs(TypedDict):
-    """Fields of a `Header`."""
-
-    study_at: datetime | None
-    requested_priority: str
-    end: EndSign | None
-    rejection: Rejection | None
-
-
-def read(dataset: Dataset) -> Signs:
-    """Read all signs of a data set."""
-    return Signs(
-        study_at=study_at(dataset),
-        requested_priority=_priority(dataset),
-        end=_end(dataset),
-        rejection=_rejection(dataset),
-    )
+SERIES_KEYWORDS = (
+    "StudyDate",
+    "StudyTime",
+    "TimezoneOffsetFromUTC",
+    "RequestedProcedurePriority",
+    "RequestAttributesSequence",
+)
+"""What `study_at` and `priority` look at, at the top of the data set."""
 
 
 def study_at(dataset: Dataset) -> datetime | None:
@@ -76,7 +67,7 @@ def _zoned(local: datetime, offset: str) -> datetime:
     return local.replace(tzinfo=timezone(-shift if sign == "-" else shift)).astimezone(UTC)
 
 
-def _priority(dataset: Dataset) -> str:
+def priority(dataset: Dataset) -> str:
     """Return Requested Procedure Priority: it is the worklist's, but some modalities copy it."""
     for item in (dataset, *_items(dataset, "RequestAttributesSequence")):
         text = _text(item, "RequestedProcedurePriority").upper()[:16]
@@ -85,7 +76,7 @@ def _priority(dataset: Dataset) -> str:
     return ""
 
 
-def _end(dataset: Dataset) -> EndSign | None:
+def end(dataset: Dataset) -> EndSign | None:
     """Return which acquisition (PS3.3 C.7.10.1) or concatenation (C.7.6.16.2.2.4) it is part of."""
     concatenation = _text(dataset, "ConcatenationUID")[:64]
     if concatenation:
@@ -102,7 +93,7 @@ def _end(dataset: Dataset) -> EndSign | None:
     return EndSign(group=group, total=total, number=number)
 
 
-def _rejection(dataset: Dataset) -> Rejection | None:
+def rejection(dataset: Dataset) -> Rejection | None:
     """Return what a rejection note names in its evidence (PS3.3 C.17.6.2, IHE RAD 4.66)."""
     if _text(dataset, "SOPClassUID") != KEY_OBJECT_SELECTION:
         return None

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from dicomnode import __version__
+from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.domain.associations import APPLICATION_CONTEXT
 from dicomnode.network.contexts import AnsweredContext, ProposedContext
 
@@ -30,9 +30,6 @@ MAX_CONTEXTS = 128
 """Their ids are the odd numbers of a byte (PS3.8 9.3.2.2)."""
 MAX_TRANSFER_SYNTAXES = 256
 """Of one Presentation Context."""
-
-IMPLEMENTATION_CLASS_UID = "2.25.253885616726618288217594610556809943687"
-IMPLEMENTATION_VERSION = f"DICOMNODE_{__version__}".upper()[:16]
 
 # Sources and reasons of A-ABORT (PS3.8 table 9-26); a service user gives no reason.
 SERVICE_USER = 0
@@ -128,7 +125,7 @@ def encode_associate_accept(
     user = [
         _item(_MAXIMUM_LENGTH_ITEM, struct.pack(">I", max_pdu_bytes)),
         _item(_IMPLEMENTATION_CLASS_ITEM, IMPLEMENTATION_CLASS_UID.encode()),
-        _item(_IMPLEMENTATION_VERSION_ITEM, IMPLEMENTATION_VERSION.encode()),
+        _item(_IMPLEMENTATION_VERSION_ITEM, IMPLEMENTATION_VERSION_NAME.encode()),
     ]
     items.append(_item(_USER_INFORMATION_ITEM, b"".join(user)))
     return _pdu(ASSOCIATE_AC, struct.pack(">HH", 1, 0) + request.titles + b"".join(items))

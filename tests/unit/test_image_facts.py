@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from small_ct import encoded, instance
 
 from dicomnode.domain.images import ImageFacts, decode, encode
-from dicomnode.image_facts import KEYWORDS, FactsReader, facts_of, place_of
+from dicomnode.image_facts import KEYWORDS, facts_of, place_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -37,7 +37,7 @@ FACTS = st.builds(
 
 
 def read(**changes: Any) -> ImageFacts:
-    return FactsReader().read(parsed(**changes))
+    return facts_of(parsed(**changes))
 
 
 def parsed(**changes: Any) -> Dataset:
@@ -130,10 +130,9 @@ def test_real_files(test_data: Path, name: str, expected: dict[str, Any]) -> Non
 
 
 def test_slices_of_one_reconstruction_differ_in_their_place_alone(test_data: Path) -> None:
-    reader = FactsReader()
     paths = sorted((test_data / "crlm-ct-1004" / "image").glob("*.dcm"))
     headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
-    assert len({reader.read(header) for header in headers}) == 1
+    assert len({facts_of(header) for header in headers}) == 1
     places = sorted(place_of(header) or 0.0 for header in headers)
     assert len(places) == 41
     assert {round(b - a, 3) for a, b in pairwise(places)} == {5.0}
@@ -179,13 +178,6 @@ def test_energy_units_and_derivation_are_found_within_their_sequences() -> None:
 def test_a_value_that_does_not_fit_is_as_if_it_were_not_stated(changes: dict[str, Any]) -> None:
     facts = read(**changes)
     assert decode(encode(facts)) == facts
-
-
-def test_what_is_remembered_is_what_would_be_read() -> None:
-    reader = FactsReader()
-    given_ones = [{"KVP": 120}, {"KVP": 100}, {"KVP": 120}, {"ConvolutionKernel": ["Br40d", "3"]}]
-    for changes in given_ones:
-        assert reader.read(parsed(**changes)) == facts_of(parsed(**changes))
 
 
 @settings(max_examples=150, deadline=None)

@@ -62,18 +62,19 @@ def test_without_an_offset_it_is_local_time() -> None:
 
 
 def test_no_attributes_say_nothing() -> None:
-    expected = {"study_at": None, "requested_priority": "", "end": None, "rejection": None}
-    assert signs.read(Dataset()) == expected
+    nothing = Dataset()
+    assert (signs.study_at(nothing), signs.priority(nothing)) == (None, "")
+    assert (signs.end(nothing), signs.rejection(nothing)) == (None, None)
 
 
 # Urgency
 
 
 def test_a_priority_that_a_modality_copied_is_found() -> None:
-    assert signs.read(dataset(RequestedProcedurePriority="stat "))["requested_priority"] == "STAT"
+    assert signs.priority(dataset(RequestedProcedurePriority="stat ")) == "STAT"
     inner = dataset(RequestedProcedurePriority="HIGH")
     given = dataset(RequestAttributesSequence=[Dataset(), inner])
-    assert signs.read(given)["requested_priority"] == "HIGH"
+    assert signs.priority(given) == "HIGH"
 
 
 # End
@@ -100,7 +101,7 @@ CONCATENATION = {
     ],
 )
 def test_how_many_belong_together(given: dict[str, Any], end: EndSign | None) -> None:
-    assert signs.read(dataset(**given))["end"] == end
+    assert signs.end(dataset(**given)) == end
 
 
 # Rejection
@@ -123,7 +124,7 @@ def note(code: str = "113001", scheme: str = "DCM", **changes: Any) -> Dataset:
 
 @pytest.mark.parametrize("code", ["113001", "113037", "113038", "113039"])
 def test_a_rejection_note_names_what_it_rejects(code: str) -> None:
-    found = signs.read(note(code))["rejection"]
+    found = signs.rejection(note(code))
     assert found == Rejection(code=code, instances=("1.2.1", "1.2.2", "1.3.1"))  # type: ignore[arg-type]
 
 
@@ -139,11 +140,11 @@ def test_a_rejection_note_names_what_it_rejects(code: str) -> None:
     ],
 )
 def test_other_documents_reject_nothing(other: Dataset) -> None:
-    assert signs.read(other)["rejection"] is None
+    assert signs.rejection(other) is None
 
 
 def test_a_note_without_evidence_rejects_nothing_but_is_one() -> None:
-    found = signs.read(note(CurrentRequestedProcedureEvidenceSequence=None))["rejection"]
+    found = signs.rejection(note(CurrentRequestedProcedureEvidenceSequence=None))
     assert found == Rejection(code="113001", instances=())
 
 
