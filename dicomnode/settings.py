@@ -169,6 +169,9 @@ class Limits(_Section):
     max_associations: Annotated[int, Field(ge=1, le=500)] = 50
     max_pdu_bytes: Annotated[int, Field(ge=4096, le=1048576)] = 131072
     association_timeout_seconds: Annotated[float, Field(ge=1, le=86400)] = 60.0
+    pdu_timeout_seconds: Annotated[float, Field(ge=1, le=3600)] = 30.0
+    artim_seconds: Annotated[float, Field(ge=1, le=3600)] = 30.0
+    max_instance_bytes: Annotated[int, Field(ge=1)] = 1 << 32
     min_free_bytes: Annotated[int, Field(ge=0)] = 2_000_000_000
 
 
@@ -177,6 +180,8 @@ class Receive(_Section):
 
     unknown_sop_classes: Literal["keep", "refuse"] = "keep"
     """Storage classes beyond those that surround CT, MR and PET studies, private ones too."""
+    acceptors: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Processes that speak with the peers; not set: one a CPU core, at most 4."""
 
 
 class Settings(_Section):

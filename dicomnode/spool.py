@@ -107,6 +107,25 @@ class Spool:
         tmp.rename(target)
         _sync_folder(target.parent)
 
+    def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
+        """Give synchronised temporary files their names for good, synchronising each folder once.
+
+        One that is missing was published before: a transaction that failed is tried again.
+        """
+        folders: set[Path] = set()
+        for tmp, relative in files:
+            target = self.root / relative
+            if target.parent not in folders:
+                self._make_folder(target.parent)
+                folders.add(target.parent)
+            try:
+                tmp.rename(target)
+            except FileNotFoundError:
+                if not target.exists():
+                    raise
+        for folder in folders:
+            _sync_folder(folder)
+
     def write(self, relative: str, data: bytes) -> None:
         """Write a file for good."""
         self.publish(self.write_tmp([data]), relative)

@@ -34,7 +34,6 @@ from dicomnode.demo.series import SeriesOptions, write_series
 from dicomnode.errors import DicomnodeError
 from dicomnode.imaging import read_scan
 from dicomnode.ledger import Ledger, overview
-from dicomnode.network.scp import StorageServer
 from dicomnode.network.scu import associate
 from dicomnode.offline import describe
 from dicomnode.settings import Settings, load
@@ -80,29 +79,15 @@ def demonstrate(output: Path, console: Console) -> int:
         paths[-1].write_bytes(data)
     console.print(f"  {len(files)} slices of {SHAPE[1]} x {SHAPE[0]} in {series}", soft_wrap=True)
 
-    archive = FolderArchive(run / "archive")
     node_port, archive_port = _free_ports(2)
     config = _write_config(run, node_port, archive_port)
     settings = load(config)
-    server = StorageServer(
-        archive,
-        ae_title="ARCHIVE",
-        bind="127.0.0.1",
-        port=archive_port,
-        calling_ae_titles=(settings.node.ae_title,),
-        max_associations=10,
-        max_pdu_bytes=131072,
-        timeout_seconds=60.0,
-    )
-    server.start()
-    try:
-        with _node(config, run / "node.log"):
-            console.print(f"Node on port {node_port}, archive on port {archive_port}.")
-            _wait_for_port(node_port)
-            _send(paths, settings, node_port, console)
-            outcome = _wait(settings, archive, console)
-    finally:
-        server.stop(5.0)
+    archive = FolderArchive(run / "archive", ae_title="ARCHIVE", sender=settings.node.ae_title)
+    with archive.serving(archive_port), _node(config, run / "node.log"):
+        console.print(f"Node on port {node_port}, archive on port {archive_port}.")
+        _wait_for_port(node_port)
+        _send(paths, settings, node_port, console)
+        outcome = _wait(settings, archive, console)
     ok = _show(outcome, run, files, settings, console)
     console.print(f"{time.monotonic() - started:.0f} s in all.")
     return 0 if ok else 1

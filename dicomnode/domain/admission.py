@@ -67,6 +67,13 @@ NO_SPACE = _decision(
 NO_LEDGER = _decision(
     OUT_OF_RESOURCES, Fate.DISCARD, "STORAGE_FAILED", WARNING, "refused: it could not be stored"
 )
+TOO_LARGE = _decision(
+    OUT_OF_RESOURCES,
+    Fate.DISCARD,
+    "INSTANCE_TOO_LARGE",
+    WARNING,
+    "refused: the data set is larger than limits.max_instance_bytes",
+)
 
 
 def unparseable(detail: str) -> Decision:

@@ -87,6 +87,13 @@ class Acceptor:
         for listener in self._listeners:
             threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
+    def stop(self) -> None:
+        """Take nobody new, in any process that has the sockets, and abort whatever is open."""
+        for listener in self._listeners:
+            listener.socket.shutdown(socket.SHUT_RDWR)
+            listener.socket.close()
+        self.abort()
+
     def abort(self) -> None:
         """Abort whatever is open."""
         with self._lock:

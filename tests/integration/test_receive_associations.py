@@ -15,7 +15,7 @@ from small_ct import CT, encoded, instance
 
 from dicomnode.errors import DicomnodeError
 from dicomnode.ledger.tables import event
-from dicomnode.network import scp
+from dicomnode.network import acceptor
 
 REJECTED_PERMANENT = 1
 REJECTED_TRANSIENT = 2
@@ -151,20 +151,10 @@ def test_without_an_accepting_peer_nobody_may_send(node: Callable[..., Node]) ->
 
 
 def test_a_port_that_is_taken_is_told_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scp, "BIND_ATTEMPTS_SECONDS", 0.3)
+    monkeypatch.setattr(acceptor, "BIND_ATTEMPTS_SECONDS", 0.3)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        server = scp.StorageServer(
-            None,  # type: ignore[arg-type]  # nobody comes
-            ae_title="DICOMNODE",
-            bind="127.0.0.1",
-            port=port,
-            calling_ae_titles=("MODALITY",),
-            max_associations=1,
-            max_pdu_bytes=16384,
-            timeout_seconds=5,
-        )
         with pytest.raises(DicomnodeError, match=f"cannot listen on 127.0.0.1:{port}"):
-            server.start()
+            acceptor.listen("127.0.0.1", port)

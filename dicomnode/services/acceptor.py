@@ -1,0 +1,98 @@
+"""The program of an acceptor process: `python -m dicomnode.services.acceptor FD`.
+
+The receive role starts some of them and hands each its listening sockets and a line to itself. An
+acceptor ends when that line does, however the role ended; it loads no ledger and no model.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from dicomnode import logs
+from dicomnode.domain.associations import AssociationRequest, Rejected
+from dicomnode.instances import Headers
+from dicomnode.network import tls
+from dicomnode.network.acceptor import Acceptor, Listener
+from dicomnode.services import messages
+from dicomnode.services.arriving import House, Sender, ask_for_association
+from dicomnode.services.messages import ABORT, AcceptorPlan, GoneError
+from dicomnode.spool import Spool
+
+NAME = "receive"
+
+
+class Line:
+    """The line to the receive role: for every connection a socket of its own is sent over it."""
+
+    def __init__(self, control: socket.socket, house: House) -> None:
+        self._control = control
+        self._house = house
+
+    def admit(self, request: AssociationRequest) -> Sender | Rejected:
+        """Ask the receive role for an association."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+            return ask_for_association(self._house, ours, request)
+        except OSError as error:
+            ours.close()
+            raise GoneError from error
+
+
+def serve(control: socket.socket) -> None:
+    """Accept until the receive role ends the line."""
+    plan: AcceptorPlan = messages.receive(control)
+    house = House(
+        spool=Spool(Path(plan.spool_root), NAME),
+        headers=Headers(plan.patient_key),
+        min_free_bytes=plan.min_free_bytes,
+        max_instance_bytes=plan.max_instance_bytes,
+    )
+    acceptor = Acceptor(_listeners(plan), plan.terms, Line(control, house).admit)
+    acceptor.start()
+    while control.recv(messages.MAX_BYTES) == ABORT:
+        acceptor.abort()
+
+
+def _listeners(plan: AcceptorPlan) -> list[Listener]:
+    found = []
+    if plan.plain is not None:
+        found.append(Listener(socket.socket(fileno=plan.plain)))
+    if plan.secured is not None and plan.tls is not None:
+        context = tls.server_context(plan.tls)
+        wrap = functools.partial(tls.accept, context=context)
+        found.append(Listener(socket.socket(fileno=plan.secured), wrap))
+    return found
+
+
+def allow_many_files() -> None:
+    """Raise the limit on open files as far as it goes: an association needs three."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = 16384 if most == resource.RLIM_INFINITY else min(most, 16384)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    except (OSError, ValueError):
+        return  # a service manager has set it (LimitNOFILE) and allows no change
+
+
+def main() -> None:
+    """Run until the receive role ends, or its line does."""
+    # Ctrl-C and a service manager's SIGTERM are the receive role's to answer.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logs.set_up(NAME)
+    allow_many_files()
+    serve(socket.socket(fileno=int(sys.argv[1])))
+    sys.stderr.flush()
+    os._exit(0)  # threads that wait for their peers are not waited for
+
+
+if __name__ == "__main__":
+    main()

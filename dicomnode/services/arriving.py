@@ -1,0 +1,242 @@
+"""An association as its acceptor process sees it: bytes to the spool, facts to the receive role.
+
+The bytes of an instance go to a temporary file while they arrive, whatever their number; nothing
+here holds more of them than the network's buffer does. What becomes of them, and what the peer
+hears, is decided by the receive role, which alone writes to the ledger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import uuid
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from dicomnode.domain import admission
+from dicomnode.domain.admission import Decision, Fate
+from dicomnode.domain.associations import AssociationRequest, Rejected
+from dicomnode.domain.records import Header
+from dicomnode.instances import Headers, UnreadableError, file_prefix, same_pixels
+from dicomnode.network.association import Answer, Outcome, StoreRequest
+from dicomnode.services import messages
+from dicomnode.services.messages import Ask, Compare, GoneError, Leave, Note, Store, Welcome
+from dicomnode.spool import Spool
+
+log = logging.getLogger(__name__)
+
+SMALL_FRAGMENT = 1 << 14
+"""Bytes; smaller ones are put together, so that a peer that sends little pieces costs little."""
+BLOCK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """What all associations of an acceptor process share."""
+
+    spool: Spool
+    headers: Headers
+    min_free_bytes: int
+    max_instance_bytes: int
+
+
+class Sender:
+    """An established association, with its own line to the receive role."""
+
+    def __init__(self, house: House, desk: socket.socket, calling_ae: str) -> None:
+        self._house = house
+        self._desk = desk
+        self._calling_ae = calling_ae
+
+    def store(self, request: StoreRequest) -> ArrivingInstance:
+        """A data set begins."""
+        return ArrivingInstance(self._house, self._desk, request, self._calling_ae)
+
+    def close(self, outcome: Outcome) -> None:
+        """The association ended."""
+        with contextlib.suppress(GoneError):
+            messages.send(self._desk, Leave(outcome))
+        self._desk.close()
+
+
+def ask_for_association(
+    house: House, desk: socket.socket, request: AssociationRequest
+) -> Sender | Rejected:
+    """Ask the receive role whether an association may come about.
+
+    Raises:
+        GoneError: the role has ended, and this process is about to.
+    """
+    messages.send(desk, Ask(request))
+    answer: Welcome | Rejected = messages.receive(desk)
+    if isinstance(answer, Welcome):
+        return Sender(house, desk, request.calling_ae)
+    desk.close()
+    return answer
+
+
+class ArrivingInstance:
+    """One C-STORE request: its data set goes to a file; then the receive role decides."""
+
+    def __init__(
+        self, house: House, desk: socket.socket, request: StoreRequest, calling_ae: str
+    ) -> None:
+        self._house = house
+        self._desk = desk
+        self._request = request
+        self._calling_ae = calling_ae
+        self._reader = house.headers.begin(request.transfer_syntax_uid)
+        self._tmp = house.spool.tmp / uuid.uuid4().hex
+        self._prefix = _prefix(request)
+        self._block = bytearray()
+        self._size = 0
+        self._file = -1
+        self._refusal: Decision | None = None
+        try:
+            if house.spool.free_bytes() < house.min_free_bytes:
+                self._refusal = admission.NO_SPACE
+            else:
+                self._file = os.open(self._tmp, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+                self._write(self._prefix)
+        except OSError:
+            self._refuse(admission.NO_LEDGER)
+            log.exception("STORAGE_FAILED")
+
+    def write(self, fragment: memoryview) -> bool:
+        """Take the next bytes; False where there is no end of them."""
+        self._size += len(fragment)
+        limit = self._house.max_instance_bytes
+        if self._refusal is None and self._size > limit:
+            self._refuse(admission.TOO_LARGE)
+        if self._refusal is not None:
+            return self._size <= 2 * limit
+        try:
+            if len(fragment) >= SMALL_FRAGMENT:
+                self._take_block()
+                self._take(fragment)
+            else:
+                self._block += fragment
+                if len(self._block) >= BLOCK:
+                    self._take_block()
+        except OSError:
+            self._refuse(admission.NO_LEDGER)
+            log.exception("STORAGE_FAILED")
+        return True
+
+    def finish(self) -> Answer:
+        """Have the instance stored, refused or set aside; return what the peer hears."""
+        try:
+            decision = self._finish()
+        except OSError:
+            log.exception("STORAGE_FAILED")
+            decision = admission.NO_LEDGER
+        except GoneError:
+            decision = admission.NO_LEDGER
+        finally:
+            self.discard()
+        if decision.status == admission.SUCCESS:
+            return Answer(status=admission.SUCCESS)
+        log.warning(
+            "INSTANCE_REFUSED",
+            extra={
+                "fields": {
+                    "status": f"0x{decision.status:04X}",
+                    "code": decision.code,
+                    "calling_ae": self._calling_ae,
+                    "detail": decision.detail,
+                }
+            },
+        )
+        return Answer(status=decision.status, comment=decision.code)
+
+    def discard(self) -> None:
+        """Leave nothing behind; what was published has another name by now."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+            self._tmp.unlink(missing_ok=True)
+
+    def _finish(self) -> Decision:
+        if self._refusal is None:
+            self._take_block()
+        if self._refusal is not None:
+            return self._decision(Note(None, self._refusal, self._size))
+        try:
+            header, digest = self._reader.finish(self._again)
+        except UnreadableError as error:
+            return self._set_aside(None, admission.unparseable(str(error)))
+        os.fdatasync(self._file)
+        store = Store(
+            header=header,
+            sop_class_uid=self._request.sop_class_uid,
+            sop_instance_uid=self._request.sop_instance_uid,
+            digest=digest,
+            size=self._size,
+            tmp=self._tmp.name,
+        )
+        messages.send(self._desk, store)
+        answer: Decision | Compare = messages.receive(self._desk)
+        if isinstance(answer, Compare):
+            same = same_pixels(self._tmp, self._house.spool.path(answer.path))
+            decision = self._decision(replace(store, compared=True, same_pixels=same))
+        else:
+            decision = answer
+        if decision.fate is Fate.QUARANTINE:
+            return self._set_aside(header, decision)
+        return decision
+
+    def _decision(self, message: Store | Note) -> Decision:
+        messages.send(self._desk, message)
+        decision: Decision = messages.receive(self._desk)
+        return decision
+
+    def _set_aside(self, header: Header | None, decision: Decision) -> Decision:
+        os.fdatasync(self._file)
+        place = self._house.spool.put_into_quarantine(
+            self._tmp,
+            {
+                "code": decision.code,
+                "detail": decision.detail,
+                "status": decision.status,
+                "calling_ae": self._calling_ae,
+                "transfer_syntax_uid": self._request.transfer_syntax_uid,
+            },
+        )
+        told = replace(decision, detail=f"{decision.detail}; bytes kept in {place}")
+        return self._decision(Note(header, told, self._size))
+
+    def _refuse(self, decision: Decision) -> None:
+        self._refusal = decision
+        self._block.clear()
+        self.discard()
+
+    def _take_block(self) -> None:
+        if self._block:
+            block, self._block = self._block, bytearray()
+            self._take(memoryview(block))
+
+    def _take(self, data: memoryview) -> None:
+        self._write(data)
+        self._reader.feed(data)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
+
+    def _again(self) -> BinaryIO:
+        opened = self._tmp.open("rb")
+        opened.seek(len(self._prefix))
+        return opened
+
+
+def _prefix(request: StoreRequest) -> bytes:
+    try:
+        return file_prefix(
+            request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid
+        )
+    except ValueError:
+        # The request's UIDs cannot even stand in File Meta Information: keep the bare data set.
+        return b""

@@ -1,0 +1,229 @@
+"""The one place where arrivals become facts: groups of them, each group one transaction.
+
+Whatever the acceptor processes have asked by now is decided together, over all associations: rows
+in one transaction, the files' names and their folders before it commits, and only then the answers.
+If a group fails, each of its members is tried alone, so that one bad apple spoils nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomnode.domain import admission
+from dicomnode.domain.admission import Decision, Fate
+from dicomnode.domain.associations import (
+    ABOUT_WHO,
+    AssociationRequest,
+    OpenAssociations,
+    Rejected,
+    decide,
+)
+from dicomnode.errors import LedgerError
+from dicomnode.ledger import intake, rejections
+from dicomnode.ledger.core import Transaction
+from dicomnode.network.association import Outcome
+from dicomnode.services.common import Context
+from dicomnode.services.messages import Ask, Compare, Leave, Message, Note, Reply, Store, Welcome
+from dicomnode.services.strangers import Strangers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Seat:
+    """An association, or a connection that asks for one."""
+
+    request: AssociationRequest | None = None
+    peer: str | None = None
+    """Whose association it is, once it is one."""
+    id: int | None = None
+    """In the ledger."""
+    instances: int = 0
+    size: int = 0
+
+
+@dataclass(slots=True)
+class Item:
+    """A message and who sent it."""
+
+    seat: Seat
+    message: Message
+    reply: Reply | None = None
+
+
+class Desk:
+    """Decides on what the acceptors ask, and makes each decision durable before it is told."""
+
+    def __init__(self, context: Context) -> None:
+        self._settings = context.settings
+        self._rules = context.settings.association_rules
+        self._spool = context.spool
+        self._ledger = context.ledger
+        self._strangers = Strangers(context.ledger)
+        self._open: Counter[str] = Counter()
+        self.is_stopping = False
+
+    @property
+    def open_associations(self) -> int:
+        """How many associations are established now."""
+        return self._open.total()
+
+    def close(self) -> None:
+        """Write what waits to be written."""
+        self._strangers.flush()
+
+    def serve(self, items: Sequence[Item]) -> None:
+        """Decide on a group; afterwards each item has its reply, if it gets one."""
+        for item in items:
+            if isinstance(item.message, Ask):
+                self._admit(item, item.message.request)
+        if len(items) > 1 and self._try(items):
+            return
+        for item in items:
+            # Another node may have stored the same instance at the same moment: it is known now.
+            if not self._try([item]) and not self._try([item], last=True):
+                self._fail(item)
+
+    def _try(self, items: Sequence[Item], *, last: bool = False) -> bool:
+        try:
+            with self._ledger.transaction() as tx:
+                published: list[tuple[Path, str]] = []
+                for item in items:
+                    self._record(tx, item, published)
+                self._spool.publish_all(published)
+        except (LedgerError, OSError):
+            if last:
+                log.exception("STORAGE_FAILED")
+            return False
+        for item in items:
+            self._count(item)
+        return True
+
+    def _fail(self, item: Item) -> None:
+        if isinstance(item.message, Store | Note):
+            item.reply = admission.NO_LEDGER
+
+    def _count(self, item: Item) -> None:
+        message, reply = item.message, item.reply
+        if not isinstance(message, Store | Note) or not isinstance(reply, Decision):
+            return
+        # What is to be set aside is counted when that is done.
+        if isinstance(message, Store) and reply.fate is Fate.QUARANTINE:
+            return
+        if reply.status == admission.SUCCESS:
+            item.seat.instances += 1
+            item.seat.size += message.size
+
+    # Associations
+
+    def _admit(self, item: Item, request: AssociationRequest) -> None:
+        now_open = OpenAssociations(
+            in_all=self.open_associations, of_peer=self._open, is_stopping=self.is_stopping
+        )
+        answer = decide(request, self._rules, now_open)
+        if isinstance(answer, Rejected):
+            item.reply = answer
+            return
+        item.seat.request, item.seat.peer = request, answer.peer
+        self._open[answer.peer] += 1
+        item.reply = Welcome()
+
+    def left(self, seat: Seat) -> None:
+        """The association's end has been taken in."""
+        if seat.peer is not None:
+            self._open[seat.peer] -= 1
+            seat.peer = None
+
+    def _record_request(self, tx: Transaction, item: Item, request: AssociationRequest) -> None:
+        if isinstance(item.reply, Welcome):
+            item.seat.id = intake.open_association(
+                tx,
+                calling_ae=request.calling_ae,
+                called_ae=request.called_ae,
+                address=request.address,
+            )
+        elif isinstance(item.reply, Rejected):
+            detail = (
+                f"calling AE {request.calling_ae!r}, called AE {request.called_ae!r}, from"
+                f" {request.address}"
+            )
+            tx.event_again("ASSOCIATION_REJECTED", level="warning", detail=detail)
+            if item.reply.reason.code in ABOUT_WHO:
+                self._strangers.note(request, item.reply)
+
+    def _record_end(self, tx: Transaction, seat: Seat, outcome: Outcome) -> None:
+        if seat.id is not None:
+            intake.close_association(
+                tx, seat.id, outcome=outcome, instances=seat.instances, size=seat.size
+            )
+
+    # Instances
+
+    def _record(self, tx: Transaction, item: Item, published: list[tuple[Path, str]]) -> None:
+        message = item.message
+        if isinstance(message, Ask):
+            self._record_request(tx, item, message.request)
+        elif isinstance(message, Leave):
+            self._record_end(tx, item.seat, message.outcome)
+        elif isinstance(message, Store):
+            item.reply = self._store(tx, item.seat, message, published)
+        elif message.decision.fate is Fate.DISCARD:
+            decision = message.decision
+            tx.event_again(decision.code, level=admission.ATTENTION, detail=decision.detail)
+            item.reply = decision
+        else:
+            intake.record_only(tx, message.header, message.decision, item.seat.id)
+            item.reply = message.decision
+
+    def _store(
+        self, tx: Transaction, seat: Seat, store: Store, published: list[tuple[Path, str]]
+    ) -> Decision | Compare:
+        header = store.header
+        known = intake.known(tx, header)
+        if (
+            known.path is not None
+            and not store.compared
+            and admission.needs_decoding(header, store.digest, known.instance)
+        ):
+            return Compare(known.path)
+        decision = admission.decide(
+            header,
+            request_sop_class_uid=store.sop_class_uid,
+            request_sop_instance_uid=store.sop_instance_uid,
+            digest=store.digest,
+            known=known.instance,
+            study_patient=known.study_patient,
+            is_own_result=known.is_own_result,
+            is_rejected=known.is_rejected,
+            same_pixels=store.same_pixels,
+        )
+        if decision.fate is Fate.QUARANTINE:
+            return decision
+        calling_ae = seat.request.calling_ae if seat.request else None
+        policy = self._settings.assembly_of(calling_ae)
+        if decision.fate is Fate.DROP:
+            intake.record_only(tx, header, decision, seat.id)
+        else:
+            path = self._spool.instance_path(
+                header.study_uid, header.series_uid, header.sop_instance_uid
+            )
+            intake.add(
+                tx,
+                header,
+                decision,
+                digest=store.digest,
+                size=store.size,
+                path=path,
+                association_id=seat.id,
+                policy=policy,
+                counts=decision.fate is Fate.STORE,
+            )
+            published.append((self._spool.tmp / store.tmp, path))
+        rejections.consider(
+            tx, header, decision, policy, trusted=self._settings.is_authority(calling_ae)
+        )
+        return decision

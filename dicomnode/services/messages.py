@@ -1,0 +1,129 @@
+"""What an acceptor process and the receive role say to each other, over sockets of their own.
+
+An association has a socket pair: the acceptor's thread writes a message and, where one is due,
+waits for the answer. Both ends belong to one node and one user; nothing that a peer has sent is
+unpickled, only what was read from it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from dicomnode.domain.admission import Decision
+from dicomnode.domain.associations import AssociationRequest, Rejected
+from dicomnode.domain.records import Header
+from dicomnode.domain.security import ServerTls
+from dicomnode.network.association import Outcome, Terms
+
+MAX_BYTES = 1 << 17
+"""Of a message: a header with everything that its bounds allow, and room to spare."""
+ABORT = b"abort"
+"""To an acceptor: abort whatever is open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptorPlan:
+    """What an acceptor process works by."""
+
+    spool_root: str
+    patient_key: bytes
+    terms: Terms
+    plain: int | None
+    """File descriptor of the listening socket without TLS."""
+    secured: int | None
+    """File descriptor of the one with TLS."""
+    tls: ServerTls | None
+    min_free_bytes: int
+    max_instance_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """May this association come about? Answered by `Welcome` or `Rejected`."""
+
+    request: AssociationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """It may."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """An instance whose bytes are synchronised. Answered by `Decision` or `Compare`."""
+
+    header: Header
+    sop_class_uid: str
+    """Of the request; likewise the next."""
+    sop_instance_uid: str
+    digest: str
+    size: int
+    """Of the data set."""
+    tmp: str
+    """The file, in the role's folder for what is unfinished."""
+    compared: bool = False
+    """Whether `same_pixels` was found out, as far as it can be."""
+    same_pixels: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Decode the instance and this file, relative to the spool, and ask again."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that brings no instance: refused, or set aside. Answered by its `Decision`."""
+
+    header: Header | None
+    decision: Decision
+    size: int
+    """Of the data set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The association has ended. Not answered."""
+
+    outcome: Outcome
+
+
+Message = Ask | Store | Note | Leave
+Reply = Welcome | Rejected | Decision | Compare
+
+
+class GoneError(Exception):
+    """The other end is no more."""
+
+
+def send(to: socket.socket, message: object) -> None:
+    """Send a message.
+
+    Raises:
+        GoneError: nobody is there to take it.
+    """
+    try:
+        to.send(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+    except OSError as error:
+        raise GoneError from error
+
+
+def receive(source: socket.socket) -> Any:
+    """Receive a message; waits for it if the socket does.
+
+    Raises:
+        GoneError: none will come.
+    """
+    try:
+        data = source.recv(MAX_BYTES)
+    except OSError as error:
+        raise GoneError from error
+    if not data:
+        raise GoneError
+    return pickle.loads(data)  # noqa: S301 - from this node's own process, see above
