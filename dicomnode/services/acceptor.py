@@ -6,6 +6,7 @@ acceptor ends when that line does, however the role ended; it loads no ledger an
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import resource
@@ -13,37 +14,78 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from dicomnode import logs
 from dicomnode.domain.associations import AssociationRequest, Rejected
 from dicomnode.instances import Headers
 from dicomnode.network import tls
 from dicomnode.network.acceptor import Acceptor, Listener
+from dicomnode.network.association import Outcome
 from dicomnode.services import messages
-from dicomnode.services.arriving import House, Sender, ask_for_association
-from dicomnode.services.messages import ABORT, AcceptorPlan, GoneError
+from dicomnode.services.arriving import House, Sender
+from dicomnode.services.messages import (
+    ABORT,
+    AcceptorPlan,
+    Ask,
+    GoneError,
+    Leave,
+    Message,
+    Welcome,
+)
 from dicomnode.spool import Spool
 
 NAME = "receive"
 
 
-class Line:
-    """The line to the receive role: for every connection a socket of its own is sent over it."""
+class DeskLine:
+    """The line of one connection to the receive role."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+
+    def ask(self, message: Message) -> Any:
+        """Say something and wait for the reply."""
+        messages.send(self._channel, message)
+        return messages.receive(self._channel)
+
+    def leave(self, outcome: Outcome) -> None:
+        """Say that the association has ended."""
+        with contextlib.suppress(GoneError):
+            messages.send(self._channel, Leave(outcome))
+        self._channel.close()
+
+    def close(self) -> None:
+        """End the line of a connection that became no association."""
+        self._channel.close()
+
+
+class Entrance:
+    """Asks the receive role who may come in: for every connection a line of its own is made."""
 
     def __init__(self, control: socket.socket, house: House) -> None:
         self._control = control
         self._house = house
 
     def admit(self, request: AssociationRequest) -> Sender | Rejected:
-        """Ask the receive role for an association."""
+        """Ask for an association.
+
+        Raises:
+            GoneError: the role has ended, and this process is about to.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        line = DeskLine(ours)
         try:
             with theirs:
                 socket.send_fds(self._control, [b"+"], [theirs.fileno()])
-            return ask_for_association(self._house, ours, request)
+            answer: Welcome | Rejected = line.ask(Ask(request))
         except OSError as error:
-            ours.close()
+            line.close()
             raise GoneError from error
+        if isinstance(answer, Welcome):
+            return Sender(self._house, line, request.calling_ae)
+        line.close()
+        return answer
 
 
 def serve(control: socket.socket) -> None:
@@ -55,7 +97,7 @@ def serve(control: socket.socket) -> None:
         min_free_bytes=plan.min_free_bytes,
         max_instance_bytes=plan.max_instance_bytes,
     )
-    acceptor = Acceptor(_listeners(plan), plan.terms, Line(control, house).admit)
+    acceptor = Acceptor(_listeners(plan), plan.terms, Entrance(control, house).admit)
     acceptor.start()
     while control.recv(messages.MAX_BYTES) == ABORT:
         acceptor.abort()

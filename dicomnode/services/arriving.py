@@ -7,22 +7,18 @@ hears, is decided by the receive role, which alone writes to the ledger.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import socket
 import uuid
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from dicomnode.domain import admission
 from dicomnode.domain.admission import Decision, Fate
-from dicomnode.domain.associations import AssociationRequest, Rejected
 from dicomnode.domain.records import Header
 from dicomnode.instances import Headers, UnreadableError, file_prefix, same_pixels
 from dicomnode.network.association import Answer, Outcome, StoreRequest
-from dicomnode.services import messages
-from dicomnode.services.messages import Ask, Compare, GoneError, Leave, Note, Store, Welcome
+from dicomnode.services.messages import Compare, GoneError, Line, Note, Store
 from dicomnode.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -43,9 +39,9 @@ class House:
 
 
 class Sender:
-    """An established association, with its own line to the receive role."""
+    """An established association, with its own line to the desk."""
 
-    def __init__(self, house: House, desk: socket.socket, calling_ae: str) -> None:
+    def __init__(self, house: House, desk: Line, calling_ae: str) -> None:
         self._house = house
         self._desk = desk
         self._calling_ae = calling_ae
@@ -56,33 +52,13 @@ class Sender:
 
     def close(self, outcome: Outcome) -> None:
         """The association ended."""
-        with contextlib.suppress(GoneError):
-            messages.send(self._desk, Leave(outcome))
-        self._desk.close()
-
-
-def ask_for_association(
-    house: House, desk: socket.socket, request: AssociationRequest
-) -> Sender | Rejected:
-    """Ask the receive role whether an association may come about.
-
-    Raises:
-        GoneError: the role has ended, and this process is about to.
-    """
-    messages.send(desk, Ask(request))
-    answer: Welcome | Rejected = messages.receive(desk)
-    if isinstance(answer, Welcome):
-        return Sender(house, desk, request.calling_ae)
-    desk.close()
-    return answer
+        self._desk.leave(outcome)
 
 
 class ArrivingInstance:
     """One C-STORE request: its data set goes to a file; then the receive role decides."""
 
-    def __init__(
-        self, house: House, desk: socket.socket, request: StoreRequest, calling_ae: str
-    ) -> None:
+    def __init__(self, house: House, desk: Line, request: StoreRequest, calling_ae: str) -> None:
         self._house = house
         self._desk = desk
         self._request = request
@@ -176,8 +152,7 @@ class ArrivingInstance:
             size=self._size,
             tmp=self._tmp.name,
         )
-        messages.send(self._desk, store)
-        answer: Decision | Compare = messages.receive(self._desk)
+        answer: Decision | Compare = self._desk.ask(store)
         if isinstance(answer, Compare):
             same = same_pixels(self._tmp, self._house.spool.path(answer.path))
             decision = self._decision(replace(store, compared=True, same_pixels=same))
@@ -188,8 +163,7 @@ class ArrivingInstance:
         return decision
 
     def _decision(self, message: Store | Note) -> Decision:
-        messages.send(self._desk, message)
-        decision: Decision = messages.receive(self._desk)
+        decision: Decision = self._desk.ask(message)
         return decision
 
     def _set_aside(self, header: Header | None, decision: Decision) -> Decision:

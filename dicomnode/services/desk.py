@@ -118,6 +118,13 @@ class Desk:
             item.seat.instances += 1
             item.seat.size += message.size
 
+    def line(self, request: AssociationRequest) -> LocalLine:
+        """Return a line for what this process fetches itself: nobody asks to come in."""
+        item = Item(Seat(request=request), Ask(request), Welcome())
+        if not self._try([item]):
+            log.error("LEDGER_UNAVAILABLE")
+        return LocalLine(self, item.seat)
+
     # Associations
 
     def _admit(self, item: Item, request: AssociationRequest) -> None:
@@ -227,3 +234,21 @@ class Desk:
             tx, header, decision, policy, trusted=self._settings.is_authority(calling_ae)
         )
         return decision
+
+
+class LocalLine:
+    """A line to a desk in the same process."""
+
+    def __init__(self, desk: Desk, seat: Seat) -> None:
+        self._desk = desk
+        self._seat = seat
+
+    def ask(self, message: Message) -> Reply | None:
+        """Say something and wait for the reply."""
+        item = Item(self._seat, message)
+        self._desk.serve([item])
+        return item.reply
+
+    def leave(self, outcome: Outcome) -> None:
+        """Say that the association has ended."""
+        self._desk.serve([Item(self._seat, Leave(outcome))])

@@ -13,17 +13,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from dicomnode.domain.associations import AssociationRequest
 from dicomnode.domain.holdings import StudyCount
 from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
 from dicomnode.domain.retrieval import Retrieved, SubOperations, Wanted, judge
 from dicomnode.errors import LedgerError, SettingsError
+from dicomnode.instances import Headers
 from dicomnode.ledger import fetches, presence
 from dicomnode.network import query, retrieve
+from dicomnode.network.association import Outcome as Ended
+from dicomnode.network.association import StoreRequest
 from dicomnode.network.retrieve import Arrival, Terms
-from dicomnode.network.scp import Requestor, StoreRequest
+from dicomnode.services.arriving import House, Sender
 from dicomnode.services.common import Context
+from dicomnode.services.desk import Desk
 from dicomnode.services.peers import call_of
-from dicomnode.services.receive import Receiver
 from dicomnode.settings import Peer, Settings
 
 log = logging.getLogger(__name__)
@@ -245,38 +249,35 @@ class _Source:
 @contextmanager
 def _storing(context: Context, peer: Peer) -> Iterator[retrieve.Store]:
     """Store what comes as the receiver does; in the ledger it is an association of the peer's."""
-    receiver = Receiver(context)
-    requestor = Requestor(
+    request = AssociationRequest(
         calling_ae=peer.ae_title, called_ae=context.settings.node.ae_title, address=peer.host[:64]
     )
-    association_id = receiver.opened(requestor)
-    instances = size = 0
+    limits = context.settings.limits
+    house = House(
+        spool=context.spool,
+        headers=Headers(context.patient_key),
+        min_free_bytes=limits.min_free_bytes,
+        max_instance_bytes=limits.max_instance_bytes,
+    )
+    sender = Sender(house, Desk(context).line(request), peer.ae_title)
 
     def store(arrival: Arrival) -> int:
-        nonlocal instances, size
-        data = bytes(arrival.data)
-        status = receiver.store(
+        instance = sender.store(
             StoreRequest(
-                association_id=association_id,
                 sop_class_uid=arrival.sop_class_uid,
                 sop_instance_uid=arrival.sop_instance_uid,
                 transfer_syntax_uid=arrival.transfer_syntax_uid,
-                data=data,
-                requestor=requestor,
             )
         )
-        if status == 0x0000:
-            instances += 1
-            size += len(data)
-        return status
+        instance.write(memoryview(arrival.data))
+        return instance.finish().status
 
-    outcome = "ABORTED"
+    outcome = Ended.ABORTED
     try:
         yield store
-        outcome = "RELEASED"
+        outcome = Ended.RELEASED
     finally:
-        if association_id is not None:
-            receiver.closed(association_id, outcome=outcome, instances=instances, size=size)
+        sender.close(outcome)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import socket
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from dicomnode.domain.admission import Decision
 from dicomnode.domain.associations import AssociationRequest, Rejected
@@ -96,6 +96,20 @@ class Leave:
 
 Message = Ask | Store | Note | Leave
 Reply = Welcome | Rejected | Decision | Compare
+
+
+class Line(Protocol):
+    """A connection's line to the desk: one message at a time."""
+
+    def ask(self, message: Message) -> Any:
+        """Say something and wait for the reply.
+
+        Raises:
+            GoneError: the desk is no more.
+        """
+
+    def leave(self, outcome: Outcome) -> None:
+        """Say that the association has ended; it is the last thing said."""
 
 
 class GoneError(Exception):
