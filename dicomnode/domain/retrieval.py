@@ -89,6 +89,8 @@ def judge(retrieved: Retrieved) -> Outcome:
         return Refuse("CONTEXT_REFUSED", "the archive does not offer this retrieve")
     if status & 0xFF00 == 0xA700 or status == PROCESSING_FAILURE:
         return Retry(code, "the archive is out of resources or failed")
+    if status & 0xF000 == 0xC000:  # Orthanc answers so where one instance was refused here
+        return Retry(code, "the archive was unable to process it, or stopped at the first failure")
     return Refuse(code, "the archive refused the retrieve")
 
 

@@ -181,7 +181,7 @@ class _Query:
         return tuple(found[uid] for uid in sorted(found))
 
     def counted(self, series: SeriesRecord) -> SeriesRecord:
-        """Ask for the instances of a series and count them."""
+        """Ask for the instances of a series, and count them where the peer has not."""
         answers = self._find(
             "IMAGE",
             ["SOPClassUID"],
@@ -191,7 +191,9 @@ class _Query:
         )
         found = {_uid(answer, "SOPInstanceUID") for answer in answers}
         classes = {uid for answer in answers for uid in _classes(answer, "SOPClassUID")}
-        return replace(series, instances=len(found), sop_class_uids=tuple(sorted(classes)))
+        stated = series.instances
+        count = len(found) if stated is None else stated
+        return replace(series, instances=count, sop_class_uids=tuple(sorted(classes)))
 
     def _find(self, level: str, keys: Sequence[str], **matching: str) -> list[Dataset]:
         identifier = Dataset()

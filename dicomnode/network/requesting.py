@@ -87,6 +87,7 @@ def called(
 
     def opened(event: Any) -> None:
         no_delay(event)
+        event.assoc._reactor_checkpoint = _Gate(event.assoc)
         # A peer that stops in the midst of a PDU would otherwise hold the thread for ever.
         event.assoc.dul.socket.socket.settimeout(call.timeout_seconds)
         connected.set()
@@ -110,6 +111,51 @@ def called(
     finally:
         if association.is_established:
             association.release()
+
+
+class _Gate:
+    """Where an association's own thread stands still while another one reads the responses.
+
+    In place of pynetdicom's event: who clears that one asks a flag whether the thread stands still,
+    and the flag may be of the last time. The thread then takes the next message from the queue,
+    and a response is lost: an answer to a query, or an instance of a C-GET. Here it is asked for
+    and answered under one lock.
+    """
+
+    def __init__(self, thread: threading.Thread) -> None:
+        self._thread = thread
+        self._changed = threading.Condition()
+        self._is_open = True
+        self._stands = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Stand still while the gate is closed; called by the association's own thread."""
+        with self._changed:
+            while not self._is_open:
+                self._stands = True
+                self._changed.notify_all()
+                if not self._changed.wait(timeout):
+                    break
+            self._stands = False
+            return self._is_open
+
+    def set(self) -> None:
+        """Open the gate."""
+        with self._changed:
+            self._is_open = True
+            self._changed.notify_all()
+
+    def is_set(self) -> bool:
+        return self._is_open
+
+    def clear(self) -> None:
+        """Close the gate, and wait until the thread stands at it or has ended."""
+        with self._changed:
+            self._is_open = False
+            if threading.current_thread() is self._thread:
+                return
+            while not (self._stands or self._is_open) and self._thread.is_alive():
+                self._changed.wait(0.05)
 
 
 def _roles(proposals: Sequence[Proposal]) -> list[Any]:

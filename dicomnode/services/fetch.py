@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from dicomnode.domain.associations import AssociationRequest
 from dicomnode.domain.holdings import StudyCount
 from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
-from dicomnode.domain.retrieval import Retrieved, SubOperations, Wanted, judge
+from dicomnode.domain.retrieval import SUCCESS, Retrieved, SubOperations, Wanted, judge
 from dicomnode.errors import LedgerError, SettingsError
 from dicomnode.instances import Headers
 from dicomnode.ledger import fetches, presence
@@ -148,6 +148,7 @@ class _Source:
         self._state = state
         self._peer = context.settings.peers[name]
         self._call = call_of(context.settings, self._peer)
+        self._refused: list[str] = []
         policy = context.settings.fetch
         self._terms = Terms(
             silence_seconds=policy.silence_seconds,
@@ -208,7 +209,7 @@ class _Source:
         classes: list[str] = []
         for one in largest_first:
             classes += one.sop_class_uids or retrieve.likely_classes(one.modality)
-        with _storing(self._context, self._peer) as store:
+        with _storing(self._context, self._peer, self._refused) as store:
             return retrieve.get(
                 self._call,
                 self._wanted,
@@ -222,14 +223,19 @@ class _Source:
         if not isinstance(answer, Retrieved):
             return self._report(answer)
         outcome = judge(answer)
-        missing = self._missing(count) if isinstance(outcome, Done) else 0
-        if missing:
+        missing = self._missing(count)
+        if isinstance(outcome, Retry):
+            here = f"{count.instances - missing} of {count.instances} instances lie here"
+            outcome = replace(outcome, detail=f"{outcome.detail}; {here}")
+        elif isinstance(outcome, Done) and missing:
             detail = (
                 f"the archive says that all was sent, and {missing} of {count.instances} instances"
                 " do not lie here"
             )
             outcome = Retry("INCOMPLETE", detail)
-        return replace(self._report(outcome), failed_uids=answer.failed_uids)
+        # Not every archive names what failed; what was refused here is known here.
+        failed = dict.fromkeys([*answer.failed_uids, *self._refused])
+        return replace(self._report(outcome), failed_uids=tuple(failed))
 
     def _missing(self, count: StudyCount) -> int:
         """Return how many of the archive's instances do not lie here, our own results left out."""
@@ -247,8 +253,11 @@ class _Source:
 
 
 @contextmanager
-def _storing(context: Context, peer: Peer) -> Iterator[retrieve.Store]:
-    """Store what comes as the receiver does; in the ledger it is an association of the peer's."""
+def _storing(context: Context, peer: Peer, refused: list[str]) -> Iterator[retrieve.Store]:
+    """Store what comes as the receiver does; in the ledger it is an association of the peer's.
+
+    The SOP Instance UIDs of what is refused are added to `refused`.
+    """
     request = AssociationRequest(
         calling_ae=peer.ae_title, called_ae=context.settings.node.ae_title, address=peer.host[:64]
     )
@@ -270,7 +279,10 @@ def _storing(context: Context, peer: Peer) -> Iterator[retrieve.Store]:
             )
         )
         instance.write(memoryview(arrival.data))
-        return instance.finish().status
+        status = instance.finish().status
+        if status != SUCCESS:
+            refused.append(arrival.sop_instance_uid)
+        return status
 
     outcome = Ended.ABORTED
     try:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 from nodes import Node
-from peers import Dcmqrscp, Dcmtk, Orthanc, free_port
+from peers import HOST, Dcmqrscp, Dcmtk, Orthanc, free_port, wait_until
 from pydicom.uid import ExplicitVRLittleEndian
 from rich.console import Console
 from small_ct import CT, encoded, instance
 
+from dicomnode.errors import SettingsError
 from dicomnode.fetch_cli import fetch_studies
 from dicomnode.instances import file_prefix
+from dicomnode.services.common import open_context
+from dicomnode.spool import RoleIsRunningError, Spool
 
 STUDY = "1.2.826.0.1.3680043.8.498.7"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -166,3 +174,180 @@ def test_dcmqrscp_by_c_get(
     done = run(fetched)
     assert done == Ended(0, f"{STUDY}: 4 instances from ARCHIVE by C-GET\n", "")
     check(fetched, study, "GET")
+
+
+# Whatever the archive holds
+
+
+def test_instances_come_as_they_are_compressed(
+    fetching: Made, orthanc: Orthanc, test_data: Path
+) -> None:
+    """One class in every transfer syntax that Orthanc keeps, and none of them is transcoded."""
+    orthanc.add_modality("NODE", "DICOMNODE", free_port())
+    held: dict[str, pydicom.Dataset] = {}
+    for number, path in enumerate(sorted((test_data / "transfer-syntaxes").iterdir())):
+        dataset = pydicom.dcmread(path)
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.77.{number}"
+        buffer = BytesIO()
+        dataset.save_as(buffer)
+        orthanc.post("/instances", buffer.getvalue())
+        held[dataset.SOPInstanceUID] = dataset
+    assert len({one.file_meta.TransferSyntaxUID for one in held.values()}) == 15
+    study_uid = dataset.StudyInstanceUID
+    fetched = fetching(port=orthanc.port, ae_title="ARCHIVE", retrieve="get")
+    done = run(fetched, study_uid)
+    assert done == Ended(0, f"{study_uid}: 16 instances from ARCHIVE by C-GET\n", "")
+    for path in fetched.files():
+        came = pydicom.dcmread(path)
+        assert came.file_meta.TransferSyntaxUID == (
+            held[came.SOPInstanceUID].file_meta.TransferSyntaxUID
+        )
+        assert came.PixelData == held[came.SOPInstanceUID].PixelData
+
+
+def test_one_series_of_a_study(fetching: Made, orthanc: Orthanc, dcmtk: Dcmtk, study: Path) -> None:
+    dcmtk.storescu(orthanc.port, study, called="ARCHIVE")
+    orthanc.add_modality("NODE", "DICOMNODE", free_port())
+    fetched = fetching(port=orthanc.port, ae_title="ARCHIVE", retrieve="get")
+    series = f"{STUDY}.2"
+    done = run(fetched, series=series)
+    assert done == Ended(0, f"{series}: 1 instances from ARCHIVE by C-GET\n", "")
+    assert [path.stem for path in fetched.files()] == [f"{series}.1"]
+    unknown = run(fetched, series=f"{STUDY}.3")
+    assert (unknown.code, "UNKNOWN_STUDY" in unknown.err) == (3, True)
+
+
+@pytest.mark.parametrize("method", ["move", "get"])
+def test_what_is_refused_here_is_said(
+    fetching: Made, orthanc: Orthanc, dcmtk: Dcmtk, study: Path, method: str
+) -> None:
+    """The archive has one instance with other pixels than were stored here before."""
+    fetched = fetching("receive", port=orthanc.port, ae_title="ARCHIVE", retrieve=method)
+    orthanc.add_modality("NODE", "DICOMNODE", fetched.port)
+    dcmtk.storescu(fetched.port, study)
+    path = study / f"{STUDY}.1.2.dcm"
+    changed = pydicom.dcmread(path)
+    changed.PixelData = bytes(32)
+    changed.save_as(path)
+    dcmtk.storescu(orthanc.port, study, called="ARCHIVE")
+
+    done = run(fetched)
+    assert (done.code, done.out) == (1, ""), done.err
+    (row,) = fetched.status()["fetches"]
+    assert row["state"] == "FAILED"
+    # To C-MOVE Orthanc says no more than that it failed.
+    assert row["reason"] == ("STATUS_C000" if method == "move" else "PARTLY_FETCHED")
+    assert row["detail"].endswith("4 of 4 instances lie here")
+    assert (f"  failed: {STUDY}.1.2" in done.err) == (method == "get")
+    assert fetched.attention() == ["PIXELS_DIFFER"]
+    assert len(fetched.quarantine()) == 1
+
+
+# Whom to ask
+
+
+def test_the_next_peer_is_asked_where_the_first_does_not_know_it(
+    fetching: Made, start_orthanc: Callable[..., Orthanc], dcmtk: Dcmtk, study: Path
+) -> None:
+    first, second = start_orthanc(ae_title="FIRST"), start_orthanc(ae_title="SECOND")
+    fetched = fetching(port=first.port, ae_title="FIRST", retrieve="get")
+    for archive in (first, second):
+        archive.add_modality("NODE", "DICOMNODE", free_port())
+    other = {"ae_title": "SECOND", "host": HOST, "port": second.port, "query": True}
+    fetched.write_config({"peers": {"OTHER": other}})
+    dcmtk.storescu(second.port, study, called="SECOND")
+    assert run(fetched).out == f"{STUDY}: 4 instances from OTHER by C-GET\n"
+
+    unknown = run(fetched, STUDY + "9", peer="ARCHIVE")
+    assert unknown == Ended(
+        3, "", f"{STUDY}9: ARCHIVE: UNKNOWN_STUDY: the archive has nothing of it\n"
+    )
+    # One of the two cannot be asked: it may have the study, and another try may find it.
+    second.kill()
+    away = run(fetched, STUDY + "9")
+    assert (away.code, "NO_CONNECTION" in away.err) == (1, True)
+    assert [row["reason"] for row in fetched.status()["fetches"]] == [
+        "NO_CONNECTION",
+        "UNKNOWN_STUDY",
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"peer": "NOBODY"}, "no peer is named 'NOBODY'"),
+        ({"peer": "MODALITY"}, "lacks `query: true`"),
+        ({"series": "../.."}, "expect a UID"),
+    ],
+)
+def test_a_wrong_command_begins_nothing(
+    fetching: Made, arguments: dict[str, str], words: str
+) -> None:
+    fetched = fetching(port=free_port(), ae_title="ARCHIVE")
+    with pytest.raises(SettingsError, match=words):
+        run(fetched, **arguments)  # type: ignore[arg-type]
+    assert not fetched.state.exists()
+
+
+def test_nobody_may_be_asked(node: Made) -> None:
+    with pytest.raises(SettingsError, match="none has `query: true`"):
+        run(node())
+
+
+def test_one_fetches_at_a_time(fetching: Made) -> None:
+    fetched = fetching(port=free_port(), ae_title="ARCHIVE")
+    with Spool(fetched.spool).only("fetch"), pytest.raises(RoleIsRunningError):
+        run(fetched)
+
+
+# As a process
+
+
+def command(node: Node, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "dicomnode", "fetch", str(node.config), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+def test_it_may_be_stopped_or_die_and_is_done_again(
+    fetching: Made, orthanc: Orthanc, tmp_path: Path
+) -> None:
+    """What was stored stays, what is unfinished goes, and the next fetch brings the rest."""
+    count = 120
+    for number in range(count):
+        uid = f"{STUDY}.1.{number + 1}"
+        dataset = instance(
+            StudyInstanceUID=STUDY, SeriesInstanceUID=f"{STUDY}.1", SOPInstanceUID=uid
+        )
+        orthanc.post("/instances", file_prefix(CT, uid, ExplicitVRLittleEndian) + encoded(dataset))
+    orthanc.add_modality("NODE", "DICOMNODE", free_port())
+    fetched = fetching(port=orthanc.port, ae_title="ARCHIVE", retrieve="get")
+    open_context(fetched.settings, "test").ledger.close()  # makes the tables
+    here = 0
+    for number in (signal.SIGINT, signal.SIGKILL):
+        process = command(fetched, "--study", STUDY)
+        enough = here + 2
+        wait_until(lambda: len(fetched.files()) > enough, 20, "it has begun", every=0.01)  # noqa: B023
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+        stored = {path.stem for path in fetched.files()}
+        assert here < len(stored) < count, "it was too quick for this test"
+        here = len(stored)
+        if number == signal.SIGINT:
+            assert (process.returncode, "CANCELLED" in err) == (1, True)
+        assert fetched.status()["counts"]["instances"] in (here, here - 1)
+    done = run(fetched)
+    assert done.out == f"{STUDY}: {count} instances from ARCHIVE by C-GET\n"
+    assert fetched.status()["counts"]["instances"] == count
+    assert list((fetched.spool / "tmp" / "fetch").iterdir()) == []
+    assert [row["state"] for row in fetched.status()["fetches"]] == [
+        "FETCHED",
+        "FETCHING",
+        "FAILED",
+    ]

@@ -40,7 +40,7 @@ def ended(status: int, **numbers: int) -> Retrieved:
         (ended(0xA801), Refuse, "MOVE_DESTINATION_UNKNOWN"),
         (ended(0xA801, failed=4), Refuse, "MOVE_DESTINATION_UNKNOWN"),
         (ended(0xA900), Refuse, "STATUS_A900"),
-        (ended(0xC123), Refuse, "STATUS_C123"),
+        (ended(0xC123), Retry, "STATUS_C123"),
         (ended(0x0122), Refuse, "CONTEXT_REFUSED"),
         (ended(0x0124), Refuse, "NOT_AUTHORIZED"),
     ],
