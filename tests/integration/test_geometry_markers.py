@@ -22,7 +22,9 @@ from analysis_kit import (
     read_with_dcmqi,
     world_of,
 )
+from enhanced_ct import concatenated, legacy_converted
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from dicomnode import pipeline
 from dicomnode.demo.series import SeriesOptions, write_series
@@ -100,7 +102,26 @@ def test_markers_land_on_themselves(name: str, tmp_path: Path) -> None:
     hu, _ = render_markers(SHAPE, affine, MARKERS)
     # Patient Position says the same whatever the orientation: nobody may believe it.
     files = write_series(hu, affine, SeriesOptions(seed=len(name), patient_position="HFS"))
+    assert_markers_land(files, affine, tmp_path)
 
+
+@pytest.mark.parametrize("kind", ["converted by highdicom", "enhanced, in two parts"])
+@pytest.mark.parametrize(
+    "name", ["supine", "feet first prone", "decubitus right", "sagittal", "33 degrees oblique"]
+)
+def test_markers_in_frames_land_on_themselves(name: str, kind: str, tmp_path: Path) -> None:
+    affine = CASES[name]
+    hu, _ = render_markers(SHAPE, affine, MARKERS)
+    files = write_series(hu, affine, SeriesOptions(seed=len(name), patient_position="HFS"))
+    if kind == "enhanced, in two parts":
+        parts = concatenated(files, [slice(0, 13), slice(13, SHAPE[2])], shared=False)
+    else:
+        parts = [legacy_converted(files)]
+    assert_markers_land(parts, affine, tmp_path)
+
+
+def assert_markers_land(files: list[bytes], affine: NDArray[np.float64], tmp_path: Path) -> None:
+    """Analyse a series rendered on the grid of `affine` (RAS+), and ask dcmqi where markers are."""
     analysis = analyze(files, plan(), predictor=PREDICTOR, card=model_card((MODEL_MM,) * 3))
 
     segments = read_with_dcmqi(analysis.results[0].data, tmp_path)
@@ -123,19 +144,35 @@ def test_markers_land_on_themselves(name: str, tmp_path: Path) -> None:
         assert not found[~hull].any(), "nothing further than one model voxel outside it"
         assert np.abs(world.mean(axis=0) - marker.centre).max() < 0.5
         read_back[found] = marker.label
-    assert np.array_equal(read_back, label_map(analysis.label_map, files))
+    assert np.array_equal(read_back, label_map(analysis.label_map, files, affine))
 
 
-def label_map(packed: bytes, files: list[bytes]) -> NDArray[np.uint8]:
-    """Return the stored label map as [i, j, k], its slices placed by their SOP Instance UIDs."""
+def label_map(packed: bytes, files: list[bytes], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return the stored label map as [i, j, k], its slices placed by the images they name."""
     with np.load(BytesIO(packed), allow_pickle=False) as arrays:
         labels, uids = arrays["labels"], arrays["sop_instance_uids"].tolist()
-    written = (pydicom.dcmread(BytesIO(data)) for data in files)
-    numbers = {item.SOPInstanceUID: int(item.InstanceNumber) - 1 for item in written}
+        frames = arrays["frame_numbers"].tolist()
+    positions = {
+        (item.SOPInstanceUID, frame): position
+        for item in (pydicom.dcmread(BytesIO(data)) for data in files)
+        for frame, position in positions_in(item)
+    }
     result = np.zeros(SHAPE, np.uint8)
-    for uid, image in zip(uids, labels, strict=True):
-        result[:, :, numbers[uid]] = image.T
+    for uid, frame, image in zip(uids, frames, labels, strict=True):
+        ras = np.array(positions[uid, frame], float) * [-1, -1, 1]
+        result[:, :, round(np.linalg.solve(affine, [*ras, 1])[2])] = image.T
     return result
+
+
+def positions_in(item: Dataset) -> list[tuple[int, list[float]]]:
+    """Return frame number (0: it has none) and Image Position of all the images in an instance."""
+    if "NumberOfFrames" not in item:
+        return [(0, item.ImagePositionPatient)]
+    groups = item.PerFrameFunctionalGroupsSequence
+    return [
+        (number, group.PlanePositionSequence[0].ImagePositionPatient)
+        for number, group in enumerate(groups, start=1)
+    ]
 
 
 @pytest.mark.parametrize("wrong", [(1, 1, 1), (-1, 1, 1), (1, -1, 1), (-1, -1, -1)])
