@@ -95,7 +95,7 @@ class StoredInstance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesFacts:
-    """What the rules look at."""
+    """What the rules and the chooser look at; made of the images' facts by `domain.series`."""
 
     modality: str
     sop_class_uids: tuple[str, ...]
@@ -105,6 +105,28 @@ class SeriesFacts:
     instances: int
     calling_aes: tuple[str, ...]
     """AE titles the series came from."""
+    series_uid: str = ""
+    series_number: int | None = None
+    image: ImageFacts = NOTHING_STATED
+    """Of most images of the stack that would be analysed."""
+    slices: int = 0
+    """Images of that stack; a multi-frame image counts for its frames."""
+    left_out: int = 0
+    """Images of the series that do not belong to it."""
+    refusal: str = ""
+    """Code of why no image, or not enough of them, can be part of a CT volume in HU."""
+    refusal_says: str = ""
+    places: int = 0
+    """Different places along the normal; fewer than slices where several images lie at one."""
+    first_mm: float | None = None
+    """Least place along the normal."""
+    last_mm: float | None = None
+    spacing_mm: float | None = None
+    """Median distance of neighbouring places."""
+    largest_gap_mm: float | None = None
+    monoenergetic: bool = False
+    kev: float | None = None
+    """Energy of virtual monoenergetic images, where it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

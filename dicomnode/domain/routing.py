@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
+from dicomnode.domain.geometry import coverage_mm, orientation_of
 from dicomnode.domain.plans import DEFAULT_OPTIONS, ModelOptions
 from dicomnode.domain.records import SeriesFacts
+from dicomnode.domain.series import CT_SOP_CLASSES
 
-CT_SOP_CLASSES = frozenset(
-    {
-        "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
-        "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage
-        "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
-    }
-)
+Orientation = Literal["axial", "coronal", "sagittal", "oblique"]
+_NO_CONTRAST = frozenset({"", "NO", "NONE", "N", "NATIVE", "WITHOUT", "UNENHANCED", "OHNE"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +35,40 @@ class Condition:
     """Series Description."""
     not_description: tuple[str, ...] = ()
     """Series Descriptions that this rule leaves alone."""
+    study_description: tuple[str, ...] = ()
+    protocol: tuple[str, ...] = ()
+    """Protocol Name."""
+    manufacturer: tuple[str, ...] = ()
+    device: tuple[str, ...] = ()
+    """Manufacturer's Model Name."""
+    station: tuple[str, ...] = ()
+    """Station Name."""
+    kernel: tuple[str, ...] = ()
+    """Convolution Kernel, any of its values."""
+    not_kernel: tuple[str, ...] = ()
     sending_ae: tuple[str, ...] = ()
+    contrast: bool | None = None
+    """Whether a Contrast/Bolus Agent is stated."""
+    original: bool | None = None
+    """Whether Image Type begins with ORIGINAL."""
+    orientation: tuple[Orientation, ...] = ()
+    """Empty: only what is axial within choosing.max_tilt_degrees."""
+    monoenergetic: bool = False
+    """True: virtual monoenergetic images, and nothing else; false: never them."""
+    min_kev: float | None = None
+    max_kev: float | None = None
+    min_kvp: float | None = None
+    max_kvp: float | None = None
     min_slice_thickness_mm: float | None = None
     max_slice_thickness_mm: float | None = None
+    min_coverage_mm: float | None = None
+    max_coverage_mm: float | None = None
     min_instances: int | None = None
     max_instances: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.monoenergetic and (self.min_kev, self.max_kev) != (None, None):
+            raise ValueError("min_kev and max_kev need `monoenergetic: true`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +83,8 @@ class Rule:
     """Of the catalog; null keeps the series and analyses nothing."""
     destinations: tuple[str, ...] = ()
     """Where the results go; none means nowhere: they stay in the spool."""
+    choose: Literal["one", "all"] = "one"
+    """One series of the study for each model and Frame of Reference, or every one that matches."""
     options: ModelOptions = DEFAULT_OPTIONS
     """How the model is run."""
     any_age: bool = False
@@ -76,6 +104,12 @@ class Choice:
     options: ModelOptions = DEFAULT_OPTIONS
     any_age: bool = False
     stat: bool = False
+    rule_index: int = 0
+    take_all: bool = False
+    any_orientation: bool = False
+    """The rule has said which orientations it wants."""
+    monoenergetic: bool = False
+    """The rule has asked for virtual monoenergetic images."""
 
 
 def _any_like(patterns: Sequence[str], *values: str) -> bool:
@@ -88,21 +122,55 @@ def _any_like(patterns: Sequence[str], *values: str) -> bool:
 
 def mismatch(condition: Condition, series: SeriesFacts) -> str | None:
     """Return why the condition does not hold for the series, or None if it holds."""
-    texts: dict[str, tuple[str, ...]] = {
-        "modality": (series.modality,),
-        "body_part": (series.body_part,),
-        "description": (series.description,),
-        "sending_ae": series.calling_aes,
-    }
-    for name, values in texts.items():
+    for name, values in _texts(series).items():
         patterns: tuple[str, ...] = getattr(condition, name)
         if patterns and not _any_like(patterns, *values):
             shown = ", ".join(value or "(empty)" for value in values) or "(none)"
             return f"{name} {shown} is not {' or '.join(patterns)}"
     if condition.not_description and _any_like(condition.not_description, series.description):
         return f"description is among {' or '.join(condition.not_description)}"
+    if condition.not_kernel and _any_like(condition.not_kernel, *series.image.kernel):
+        return f"kernel is among {' or '.join(condition.not_kernel)}"
+    return _mismatch_of_kind(condition, series) or _mismatch_of_numbers(condition, series)
+
+
+def _texts(series: SeriesFacts) -> dict[str, tuple[str, ...]]:
+    image = series.image
+    return {
+        "modality": (series.modality,),
+        "body_part": (series.body_part,),
+        "description": (series.description,),
+        "study_description": (image.study_description,),
+        "protocol": (image.protocol,),
+        "manufacturer": (image.manufacturer,),
+        "device": (image.device,),
+        "station": (image.station,),
+        "kernel": image.kernel,
+        "orientation": (orientation_of(image),),
+        "sending_ae": series.calling_aes,
+    }
+
+
+def _mismatch_of_kind(condition: Condition, series: SeriesFacts) -> str | None:
+    if series.monoenergetic and not condition.monoenergetic:
+        return "virtual monoenergetic images, which it does not ask for"
+    if condition.monoenergetic and not series.monoenergetic:
+        return "not virtual monoenergetic images"
+    given = series.image.contrast.upper() not in _NO_CONTRAST
+    if condition.contrast is not None and condition.contrast != given:
+        return "a contrast agent is stated" if given else "no contrast agent is stated"
+    original = series.image.image_type[:1] == ("ORIGINAL",)
+    if condition.original is not None and condition.original != original:
+        return "Image Type is ORIGINAL" if original else "Image Type is not ORIGINAL"
+    return None
+
+
+def _mismatch_of_numbers(condition: Condition, series: SeriesFacts) -> str | None:
     numbers = {
         "slice_thickness_mm": series.slice_thickness_mm,
+        "coverage_mm": coverage_mm(series),
+        "kvp": series.image.kvp,
+        "kev": series.kev,
         "instances": float(series.instances),
     }
     for name, number in numbers.items():
@@ -127,7 +195,7 @@ def choose(rules: Sequence[Rule], series: SeriesFacts) -> Choice:
     if not CT_SOP_CLASSES.issuperset(series.sop_class_uids) or not series.sop_class_uids:
         return Choice(model=None, rule=None, destinations=(), why="not a CT image series")
     reasons = []
-    for rule in rules:
+    for index, rule in enumerate(rules):
         reason = mismatch(rule.when, series)
         if reason is None:
             why = f"rule {rule.name!r}" if rule.model else f"rule {rule.name!r} analyses nothing"
@@ -139,6 +207,10 @@ def choose(rules: Sequence[Rule], series: SeriesFacts) -> Choice:
                 options=rule.options,
                 any_age=rule.any_age,
                 stat=rule.priority == "stat",
+                rule_index=index,
+                take_all=rule.choose == "all",
+                any_orientation=bool(rule.when.orientation),
+                monoenergetic=rule.when.monoenergetic,
             )
         reasons.append(f"{rule.name!r}: {reason}")
     why = "no rule matches (" + "; ".join(reasons) + ")" if reasons else "there are no rules"
