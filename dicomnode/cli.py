@@ -140,7 +140,11 @@ def status(
         facts = (
             overview.overview(tx, limit=limit, rules=settings.association_rules)
             if study is None
-            else {"study_uid": study, "events": overview.events_of(tx, study)}
+            else {
+                "study_uid": study,
+                "series": overview.series_of(tx, study),
+                "events": overview.events_of(tx, study),
+            }
         )
     if as_json:
         sys.stdout.write(json.dumps(facts, indent=2) + "\n")
@@ -148,6 +152,28 @@ def status(
         print_overview(out, facts)
     else:
         print_events(out, facts)
+
+
+@app.command()
+def rules(
+    folder: Annotated[Path, typer.Argument(help="Folder of a study's DICOM files.")],
+    config_option: ConfigOption = None,
+    sending_ae: Annotated[
+        str | None, typer.Option(help="Calling AE title that it would come from.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """Show which series of a folder would be analysed by which model, and why the others not."""
+    from dicomnode.trial import choices_of_folder
+    from dicomnode.views import print_series
+
+    found = choices_of_folder(folder, load(config_option), sending_ae)
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        return
+    for study in found:
+        out.print(f"Study {study['study_uid']}", highlight=False, markup=False)
+        print_series(out, study["series"])
 
 
 def _act(config: Path | None, act: Callable[[Transaction, str], int], done: str) -> None:

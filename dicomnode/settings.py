@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from dicomnode.domain.addresses import parse_network
 from dicomnode.domain.assembly import AssemblyPolicy
 from dicomnode.domain.associations import AssociationRules, KnownPeer
+from dicomnode.domain.choosing import ChoosingPolicy
 from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.outcomes import Backoff
 from dicomnode.domain.retrieval import FetchPolicy
@@ -194,6 +195,7 @@ class Settings(_Section):
     assembly: AssemblyPolicy = AssemblyPolicy()
     rules: tuple[Rule, ...] = ()
     content: ContentPolicy = ContentPolicy()
+    choosing: ChoosingPolicy = ChoosingPolicy()
     work: Work = Work()
     send: Send = Send()
     storage: Storage = Storage()

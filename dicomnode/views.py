@@ -49,6 +49,7 @@ def print_overview(console: Console, facts: Facts) -> None:
             "instances": lambda r: str(r["instances"]),
             "generation": lambda r: str(r["generation"]),
             "model": lambda r: r["chosen_model"] or "-",
+            "choice": lambda r: r["choice_code"] or "",
             "why": lambda r: r["choice"],
         },
     )
@@ -108,6 +109,7 @@ def print_events(console: Console, facts: Facts) -> None:
             f"nothing is known of study {facts['study_uid']}", highlight=False, markup=False
         )
         return
+    print_series(console, facts["series"])
     _print(
         console,
         f"Study {facts['study_uid']}",
@@ -120,6 +122,34 @@ def print_events(console: Console, facts: Facts) -> None:
             "detail": lambda r: r["detail"],
         },
     )
+
+
+def print_series(console: Console, rows: Sequence[Facts]) -> None:
+    """Print the series of one study, what was decided on each, and why."""
+    _print(
+        console,
+        "Series",
+        rows,
+        {
+            "no": lambda r: "" if r["series_number"] is None else str(r["series_number"]),
+            "description": lambda r: r["description"],
+            "images": _images,
+            "model": lambda r: r["chosen_model"] or "-",
+            "choice": lambda r: r["choice_code"] or "not yet",
+            "why": lambda r: r["choice"],
+        },
+    )
+
+
+def _images(row: Facts) -> str:
+    """Say in a few words what a series is of."""
+    found = row["summary"] or {}
+    parts = [f"{row['instances']} {row['modality']}"]
+    parts += [found[name] for name in ("orientation", "kernel") if found.get(name)]
+    parts += [f"{found['thickness_mm']:g} mm"] if found.get("thickness_mm") else []
+    if found.get("monoenergetic"):
+        parts.append("monoenergetic" if found["kev"] is None else f"{found['kev']:g} keV")
+    return ", ".join(parts)
 
 
 def _attention(console: Console, events: Sequence[Facts]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from sqlalchemy import Table, select
 from dicomnode.domain import admission
 from dicomnode.domain.admission import Decision
 from dicomnode.domain.assembly import AssemblyPolicy, Close
+from dicomnode.domain.choosing import CHOSEN_ALL, NO_RULE, Before, Verdict
 from dicomnode.domain.content import ContentFinding
 from dicomnode.domain.identifiers import (
     InstanceUID,
@@ -27,6 +28,7 @@ from dicomnode.domain.plans import ModelOptions
 from dicomnode.domain.records import Delivery, Header, Job, SeriesFacts, StoredResult
 from dicomnode.domain.routing import Choice
 from dicomnode.ledger import Ledger, Transaction, closing, deliveries, intake, jobs, rejections
+from dicomnode.ledger.choosing import Chooser
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -127,6 +129,25 @@ def to_demo(_series: SeriesFacts) -> Choice:
     )
 
 
+def each(choose: Callable[[SeriesFacts], Choice]) -> Chooser:
+    """Return a chooser that asks `choose` of every series and takes whatever gets a model."""
+
+    def chooser(
+        study: Sequence[SeriesFacts], _before: Before, allowed: Callable[[Choice], Choice], /
+    ) -> dict[str, Verdict]:
+        return {
+            facts.series_uid: Verdict(
+                series_uid=facts.series_uid,
+                code=CHOSEN_ALL if (choice := allowed(choose(facts))).model else NO_RULE,
+                why=choice.why,
+                choice=choice,
+            )
+            for facts in study
+        }
+
+    return chooser
+
+
 def close(
     ledger: Ledger,
     policy: AssemblyPolicy | None = None,
@@ -136,7 +157,7 @@ def close(
     count = 0
     while True:
         with ledger.transaction() as tx:
-            decided = closing.close_due_study(tx, choose, policy or POLICY)
+            decided = closing.close_due_study(tx, each(choose), policy or POLICY)
         if decided is None:
             return count
         count += isinstance(decided, Close)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dicomnode.domain.geometry import (
     coverage_mm,
@@ -326,15 +326,6 @@ def _has_gaps(facts: SeriesFacts) -> int:
     return int(gap is not None and spacing is not None and gap > 1.5 * spacing)
 
 
-def _derivation(facts: SeriesFacts) -> int:
-    """Original before derived, and that before what was reformatted or made afterwards."""
-    kind = facts.image.image_type
-    if not kind or "DERIVED" not in kind[:2]:
-        return 0
-    reformatted = {"MPR", "REFORMATTED", "SECONDARY", "RESAMPLED"}
-    return 2 if any(word in reformatted for value in kind for word in value.split()) else 1
-
-
 def _tie_break(facts: SeriesFacts) -> tuple[float, str]:
     number = math.inf if facts.series_number is None else facts.series_number
     return number, facts.series_uid
@@ -393,7 +384,9 @@ CRITERIA: tuple[_Criterion, ...] = (
         "has a softer kernel ({kept}, this one {lost})",
         _kernel,
     ),
-    _Criterion(_derivation, "is nearer to the original reconstruction"),
+    _Criterion(
+        lambda facts: facts.image.distance_from_original, "is nearer to the original reconstruction"
+    ),
     _Criterion(thickness_mm, "is thinner ({kept}, this one {lost})", _shown_thickness),
     _Criterion(
         lambda facts: -coverage_mm(facts), "covers {kept}, this one {lost}", _shown_coverage
@@ -435,3 +428,23 @@ def _kept(criterion: _Criterion, left: Sequence[SeriesFacts]) -> list[SeriesFact
         return [item for item, value in zip(left, values, strict=True) if value >= least]
     best = min(values)
     return [item for item, value in zip(left, values, strict=True) if value == best]
+
+
+def summary(facts: SeriesFacts) -> dict[str, Any]:
+    """Return what people want to know of a series beside its choice."""
+    thickness = thickness_mm(facts)
+    return {
+        "orientation": orientation_of(facts.image),
+        "slices": facts.slices,
+        "left_out": facts.left_out,
+        "thickness_mm": thickness if math.isfinite(thickness) else None,
+        "spacing_mm": facts.spacing_mm,
+        "coverage_mm": coverage_mm(facts),
+        "kernel": "/".join(facts.image.kernel),
+        "image_type": "/".join(facts.image.image_type),
+        "contrast": facts.image.contrast,
+        "kvp": facts.image.kvp,
+        "kev": facts.kev,
+        "monoenergetic": facts.monoenergetic,
+        "frame_of_reference_uid": facts.image.frame_of_reference_uid,
+    }

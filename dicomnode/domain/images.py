@@ -70,6 +70,30 @@ class ImageFacts:
     description: str = ""
     """Series Description."""
 
+    @property
+    def is_original(self) -> bool:
+        """Whether Image Type begins with ORIGINAL."""
+        return self.image_type[:1] == ("ORIGINAL",)
+
+    @property
+    def distance_from_original(self) -> int:
+        """0: original, or nothing is said; 1: derived; 2: reformatted, or made afterwards.
+
+        Some scanners write the first values of Image Type in another order.
+        """
+        if "DERIVED" not in self.image_type:
+            return 0
+        return 2 if any(_REFORMATTED & set(value.split()) for value in self.image_type) else 1
+
+    @property
+    def contrast_given(self) -> bool:
+        """Whether a contrast agent is stated, and not that there was none."""
+        return self.contrast.upper() not in _NO_CONTRAST
+
+
+_REFORMATTED = frozenset({"MPR", "REFORMATTED", "RESAMPLED", "SECONDARY"})
+_NO_CONTRAST = frozenset({"", "NO", "NONE", "N", "NATIVE", "WITHOUT", "UNENHANCED", "OHNE"})
+
 
 _DEFAULTS: dict[str, Any] = {item.name: item.default for item in fields(ImageFacts)}
 

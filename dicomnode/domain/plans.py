@@ -86,6 +86,8 @@ class Plan:
     content: ContentPolicy = DEFAULT_CONTENT
     """What follows where the images contradict their headers. It decides whether results are made
     and sent, not what is in them."""
+    monoenergetic: bool = False
+    """Virtual monoenergetic images were asked for; otherwise they are refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

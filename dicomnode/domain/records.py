@@ -144,6 +144,8 @@ class Job:
     identity_revision: int
     destinations: tuple[str, ...]
     options: ModelOptions
+    monoenergetic: bool
+    """The rule has asked for virtual monoenergetic images."""
     analysed_at: datetime
     paths: tuple[str, ...]
     """Of the instances, relative to the spool."""

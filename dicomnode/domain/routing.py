@@ -14,7 +14,6 @@ from dicomnode.domain.records import SeriesFacts
 from dicomnode.domain.series import CT_SOP_CLASSES
 
 Orientation = Literal["axial", "coronal", "sagittal", "oblique"]
-_NO_CONTRAST = frozenset({"", "NO", "NONE", "N", "NATIVE", "WITHOUT", "UNENHANCED", "OHNE"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +53,7 @@ class Condition:
     orientation: tuple[Orientation, ...] = ()
     """Empty: only what is axial within choosing.max_tilt_degrees."""
     monoenergetic: bool = False
-    """True: virtual monoenergetic images, and nothing else; false: never them."""
+    """True, or an energy given: virtual monoenergetic images and nothing else; else never them."""
     min_kev: float | None = None
     max_kev: float | None = None
     min_kvp: float | None = None
@@ -66,9 +65,10 @@ class Condition:
     min_instances: int | None = None
     max_instances: int | None = None
 
-    def __post_init__(self) -> None:
-        if not self.monoenergetic and (self.min_kev, self.max_kev) != (None, None):
-            raise ValueError("min_kev and max_kev need `monoenergetic: true`")
+    @property
+    def wants_monoenergetic(self) -> bool:
+        """Whether virtual monoenergetic images match, and nothing else; an energy says so too."""
+        return self.monoenergetic or self.min_kev is not None or self.max_kev is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,14 +152,14 @@ def _texts(series: SeriesFacts) -> dict[str, tuple[str, ...]]:
 
 
 def _mismatch_of_kind(condition: Condition, series: SeriesFacts) -> str | None:
-    if series.monoenergetic and not condition.monoenergetic:
+    if series.monoenergetic and not condition.wants_monoenergetic:
         return "virtual monoenergetic images, which it does not ask for"
-    if condition.monoenergetic and not series.monoenergetic:
+    if condition.wants_monoenergetic and not series.monoenergetic:
         return "not virtual monoenergetic images"
-    given = series.image.contrast.upper() not in _NO_CONTRAST
+    given = series.image.contrast_given
     if condition.contrast is not None and condition.contrast != given:
         return "a contrast agent is stated" if given else "no contrast agent is stated"
-    original = series.image.image_type[:1] == ("ORIGINAL",)
+    original = series.image.is_original
     if condition.original is not None and condition.original != original:
         return "Image Type is ORIGINAL" if original else "Image Type is not ORIGINAL"
     return None
@@ -210,7 +210,7 @@ def choose(rules: Sequence[Rule], series: SeriesFacts) -> Choice:
                 rule_index=index,
                 take_all=rule.choose == "all",
                 any_orientation=bool(rule.when.orientation),
-                monoenergetic=rule.when.monoenergetic,
+                monoenergetic=rule.when.wants_monoenergetic,
             )
         reasons.append(f"{rule.name!r}: {reason}")
     why = "no rule matches (" + "; ".join(reasons) + ")" if reasons else "there are no rules"

@@ -26,6 +26,8 @@ CT_SOP_CLASSES = frozenset(
     }
 )
 SAME_PLACE_MM = 0.01
+NOTHING_COUNTS = "NOTHING_COUNTS"
+"""Code: no instance of the series may be analysed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +87,13 @@ def summarise(
 
 def _stack(images: Sequence[Member]) -> tuple[list[Member], str, str]:
     """Return the images that would be analysed, or why there are none: a code and a sentence."""
-    if not images or any(image.sop_class_uid not in CT_SOP_CLASSES for image in images):
+    if not images:
+        return (
+            [],
+            "NOTHING_COUNTS",
+            "none of its instances counts: results of this node, or rejected",
+        )
+    if any(image.sop_class_uid not in CT_SOP_CLASSES for image in images):
         return [], "NOT_CT", "it holds other objects than CT images"
     against: Counter[tuple[str, str]] = Counter()
     usable: dict[Hashable, list[Member]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Row, func, select
@@ -20,16 +19,14 @@ from dicomnode.domain.assembly import (
     verdict,
 )
 from dicomnode.domain.lifecycle import OPEN
-from dicomnode.domain.records import SeriesFacts
-from dicomnode.domain.routing import Choice
 from dicomnode.ledger import answers, fetches
+from dicomnode.ledger.choosing import Chooser, queue_jobs
 from dicomnode.ledger.core import Transaction
-from dicomnode.ledger.jobs import queue_jobs
 from dicomnode.ledger.tables import instance, job, result, series, study
 
 
 def close_due_study(
-    tx: Transaction, choose: Callable[[SeriesFacts], Choice], policy: AssemblyPolicy
+    tx: Transaction, chooser: Chooser, policy: AssemblyPolicy
 ) -> Close | Wait | None:
     """Look at one study that may be complete: close it and queue its jobs, or look again later.
 
@@ -51,7 +48,7 @@ def close_due_study(
             study.update().where(study.c.id == row.id).values(look_at=decided.until)
         )
         return decided
-    queued = queue_jobs(tx, row, choose, policy)
+    queued = queue_jobs(tx, row, chooser, policy)
     tx.move(
         study, row.id, "close", closed_at=tx.now, closed_by=decided.why, due_at=None, look_at=None
     )

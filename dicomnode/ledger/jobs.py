@@ -1,28 +1,24 @@
-"""Jobs: made when a study closes, leased by a worker, fenced by the attempt number."""
+"""Jobs: leased by a worker, fenced by the attempt number. They are made in `ledger.choosing`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, exists, func, select
+from sqlalchemy import ColumnElement, Row, func, select
 
 from dicomnode.domain.admission import ATTENTION
-from dicomnode.domain.assembly import AssemblyPolicy, days_too_old
 from dicomnode.domain.content import CONTENT_HELD, ContentFinding
 from dicomnode.domain.identifiers import SeriesUID, StudyUID
 from dicomnode.domain.lifecycle import DELIVERED, HELD, LEASED, PENDING, QUEUED
 from dicomnode.domain.outcomes import Refuse, Retry
 from dicomnode.domain.plans import SR, ModelOptions, Predecessor
-from dicomnode.domain.records import Job, SeriesFacts, StoredResult
-from dicomnode.domain.routing import Choice
-from dicomnode.domain.turns import Turn, turn, urgency
+from dicomnode.domain.records import Job, StoredResult
+from dicomnode.domain.turns import Turn, turn
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.tables import (
-    association,
     delivery,
     instance,
     job,
@@ -31,87 +27,6 @@ from dicomnode.ledger.tables import (
     series,
     study,
 )
-
-
-def queue_jobs(
-    tx: Transaction,
-    study_row: Row[Any],
-    choose: Callable[[SeriesFacts], Choice],
-    policy: AssemblyPolicy,
-) -> int:
-    """Choose for every series of a study that closes, and queue the jobs; return how many."""
-    queued = 0
-    for series_row in tx.connection.execute(
-        select(series).where(series.c.study_id == study_row.id)
-    ).all():
-        facts = _facts(tx, series_row)
-        choice = of_age(choose(facts), study_row, policy)
-        if facts.instances == 0 and _is_rejected(tx, series_row.id):
-            why = "all its instances were rejected"
-            choice = Choice(model=None, rule=None, destinations=(), why=why)
-        tx.connection.execute(
-            series.update()
-            .where(series.c.id == series_row.id)
-            .values(chosen_model=choice.model, choice=choice.why)
-        )
-        queued += _queue(tx, study_row, series_row, choice)
-    return queued
-
-
-def _is_rejected(tx: Transaction, series_id: int) -> bool:
-    of_series = exists().where(instance.c.series_id == series_id, instance.c.rejected.is_not(None))
-    return bool(tx.connection.execute(select(of_series)).scalar_one())
-
-
-def of_age(choice: Choice, study_row: Row[Any], policy: AssemblyPolicy) -> Choice:
-    """Return the choice, or none for a study that was too old when it came."""
-    if choice.model is None or choice.any_age or study_row.fetched_at is not None:
-        return choice
-    days = days_too_old(study_row.study_at, study_row.first_at, policy)
-    if days is None:
-        return choice
-    why = f"{choice.why}, but the study was {days} days old when it came: kept, not analysed"
-    return replace(choice, model=None, destinations=(), why=why)
-
-
-def _facts(tx: Transaction, row: Row[Any]) -> SeriesFacts:
-    members = tx.connection.execute(
-        select(instance.c.sop_class_uid, association.c.calling_ae)
-        .join(association, association.c.id == instance.c.association_id, isouter=True)
-        .where(instance.c.series_id == row.id, instance.c.counts == 1)
-    ).all()
-    return SeriesFacts(
-        modality=row.modality,
-        sop_class_uids=tuple(sorted({member.sop_class_uid for member in members})),
-        body_part=row.body_part,
-        description=row.description,
-        slice_thickness_mm=row.slice_thickness_mm,
-        instances=len(members),
-        calling_aes=tuple(sorted({m.calling_ae for m in members if m.calling_ae is not None})),
-    )
-
-
-def _queue(tx: Transaction, study_row: Row[Any], series_row: Row[Any], choice: Choice) -> int:
-    if choice.model is None:
-        return 0
-    inserted = tx.insert_once(
-        job,
-        study_id=study_row.id,
-        series_id=series_row.id,
-        node_id=study_row.node_id,
-        model_id=choice.model,
-        generation=series_row.generation,
-        identity_revision=study_row.identity_revision,
-        rule=choice.rule or "",
-        destinations=list(choice.destinations),
-        options=asdict(choice.options),
-        urgency=urgency(rule_says_stat=choice.stat, requested=series_row.requested_priority),
-        state=QUEUED,
-        due_at=tx.now,
-        created_at=tx.now,
-        updated_at=tx.now,
-    )
-    return int(inserted)
 
 
 def claim(tx: Transaction, worker: str, lease: timedelta) -> Job | None:
@@ -178,6 +93,7 @@ def claim(tx: Transaction, worker: str, lease: timedelta) -> Job | None:
         identity_revision=row.identity_revision,
         destinations=tuple(row.destinations),
         options=_options(row.options),
+        monoenergetic=bool(row.monoenergetic),
         analysed_at=analysed_at,
         paths=tuple(paths),
     )

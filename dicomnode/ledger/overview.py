@@ -57,7 +57,7 @@ def overview(tx: Transaction, *, limit: int = 20, rules: AssociationRules | None
         ),
         "strangers": [] if rules is None else strangers.listing(tx, rules, limit),
         "studies": _studies(tx, limit),
-        "series": _series(tx, limit),
+        "series": _rows(tx, _series().order_by(series.c.last_at.desc()).limit(limit)),
         "jobs": _jobs(tx, limit),
         "deliveries": _deliveries(tx, limit),
         "fetches": [_fetch(row, tx.now) for row in tx.connection.execute(_fetches(limit))],
@@ -136,30 +136,32 @@ def _studies(tx: Transaction, limit: int) -> list[Facts]:
     )
 
 
-def _series(tx: Transaction, limit: int) -> list[Facts]:
+def series_of(tx: Transaction, study_uid: str) -> list[Facts]:
+    """Return the series of a study with what was decided on each, by Series Number."""
+    found = _series().where(study.c.study_uid == study_uid)
+    return _rows(tx, found.order_by(series.c.series_number, series.c.id))
+
+
+def _series() -> Select[Any]:
     members = (
         select(func.count())
         .select_from(instance)
         .where(instance.c.series_id == series.c.id)
         .scalar_subquery()
     )
-    return _rows(
-        tx,
-        select(
-            study.c.study_uid,
-            series.c.series_uid,
-            series.c.modality,
-            series.c.series_number,
-            series.c.description,
-            series.c.generation,
-            series.c.chosen_model,
-            series.c.choice,
-            members.label("instances"),
-        )
-        .join(study, study.c.id == series.c.study_id)
-        .order_by(series.c.last_at.desc())
-        .limit(limit),
-    )
+    return select(
+        study.c.study_uid,
+        series.c.series_uid,
+        series.c.modality,
+        series.c.series_number,
+        series.c.description,
+        series.c.generation,
+        series.c.chosen_model,
+        series.c.choice_code,
+        series.c.choice,
+        series.c.summary,
+        members.label("instances"),
+    ).join(study, study.c.id == series.c.study_id)
 
 
 def _jobs(tx: Transaction, limit: int) -> list[Facts]:

@@ -136,7 +136,9 @@ series = Table(
     _text("requested_priority", String(16)),
     Column("generation", Integer, nullable=False, default=1),
     _text("chosen_model", CODE, default=None),
+    _text("choice_code", CODE, default=None),
     _text("choice"),
+    Column("summary", JSON),
     _time("last_at"),
     UniqueConstraint("study_id", "series_uid"),
 )
@@ -207,6 +209,7 @@ job = Table(
     _text("rule"),
     Column("destinations", JSON, nullable=False),
     Column("options", JSON, nullable=False),
+    Column("monoenergetic", Integer, nullable=False, default=0),
     Column("urgency", Integer, nullable=False, default=1),
     Column("state", CODE, nullable=False),
     Column("attempt", Integer, nullable=False, default=0),

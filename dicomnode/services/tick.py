@@ -15,8 +15,8 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from dicomnode.domain.assembly import Close
+from dicomnode.domain.choosing import choose_series
 from dicomnode.domain.outcomes import Retry
-from dicomnode.domain.routing import choose
 from dicomnode.errors import LedgerError
 from dicomnode.ledger import closing, jobs
 from dicomnode.services.common import Context, beat_until_stopped, role
@@ -33,11 +33,11 @@ ASK_EVERY_SECONDS = 1.0
 
 def close_due_studies(context: Context) -> int:
     """Look at every study that may be complete, and close those that are; return how many."""
-    count = 0
+    count, settings = 0, context.settings
     while not context.stop.is_set():
         with context.ledger.transaction() as tx:
             decided = closing.close_due_study(
-                tx, partial(choose, context.settings.rules), context.settings.assembly
+                tx, partial(choose_series, settings.rules, settings.choosing), settings.assembly
             )
         if decided is None:
             return count

@@ -93,6 +93,7 @@ class Worker:
             threads=self._settings.work.threads,
             options=job.options,
             content=self._settings.content,
+            monoenergetic=job.monoenergetic,
         )
         outcome = self._analyze(job, plan)
         fields = {

@@ -17,6 +17,7 @@ from ledger_kit import (
     close,
     come,
     deliver_all,
+    each,
     finish,
     header,
     receive,
@@ -86,7 +87,7 @@ def test_a_study_is_closed_once(ledger: Ledger, clock: Any, together: Any) -> No
 
     def tick(_: int) -> int:
         with ledger.transaction() as tx:
-            return int(isinstance(closing.close_due_study(tx, to_demo, POLICY), Close))
+            return int(isinstance(closing.close_due_study(tx, each(to_demo), POLICY), Close))
 
     assert sum(together(tick)) + close(ledger) == 2
     assert states(ledger, job) == ["QUEUED", "QUEUED"]

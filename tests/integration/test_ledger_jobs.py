@@ -16,6 +16,7 @@ from ledger_kit import (
     close,
     come,
     deliver_all,
+    each,
     events,
     fail,
     finish,
@@ -69,7 +70,7 @@ def test_the_study_that_waits_longest_closes_first(ledger: Ledger, clock: Any) -
     receive(ledger, header("1.2", study="1.7"))
     clock.forward(QUIET_SECONDS)
     with ledger.transaction() as tx:
-        assert isinstance(closing.close_due_study(tx, to_demo, POLICY), Close)
+        assert isinstance(closing.close_due_study(tx, each(to_demo), POLICY), Close)
     assert states(ledger, study) == ["CLOSED", "OPEN"]
 
 
@@ -90,18 +91,12 @@ def test_what_the_rules_are_asked(ledger: Ledger, clock: Any) -> None:
         return Choice(model=None, rule=None, destinations=(), why="because")
 
     with ledger.transaction() as tx:
-        closing.close_due_study(tx, choose, POLICY)
-    assert asked == [
-        SeriesFacts(
-            modality="CT",
-            sop_class_uids=("1.2.840.10008.5.1.4.1.1.2",),
-            body_part="CHEST",
-            description="thorax",
-            slice_thickness_mm=1.0,
-            instances=2,
-            calling_aes=("SCANNER",),
-        )
-    ]
+        closing.close_due_study(tx, each(choose), POLICY)
+    (facts,) = asked
+    assert (facts.modality, facts.body_part, facts.description) == ("CT", "CHEST", "thorax")
+    assert facts.sop_class_uids == ("1.2.840.10008.5.1.4.1.1.2",)
+    assert (facts.series_uid, facts.series_number, facts.instances) == ("1.2.3", 1, 2)
+    assert (facts.slice_thickness_mm, facts.calling_aes) == (1.0, ("SCANNER",))
     assert [(row.chosen_model, row.choice) for row in rows(ledger, series)] == [(None, "because")]
     assert rows(ledger, job) == []
 
@@ -148,6 +143,7 @@ def test_a_claim_says_all_that_an_analysis_needs(ledger: Ledger, clock: Any, que
         identity_revision=0,
         destinations=("archive",),
         options=ModelOptions(mode="exact", structures=("liver",)),
+        monoenergetic=False,
         analysed_at=clock.now,
         paths=("instances/1.2/1.2.3/1.1.dcm", "instances/1.2/1.2.3/1.2.dcm"),
     )

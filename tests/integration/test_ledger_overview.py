@@ -111,8 +111,9 @@ def test_the_tables_of_a_terminal_show_it_all(ledger: Ledger, clock: Any) -> Non
     console = Console(file=StringIO(), width=200)
     print_overview(console, facts(ledger))
     with ledger.transaction() as tx:
-        events = overview.events_of(tx, "1.2")
-    print_events(console, {"study_uid": "1.2", "events": events})
+        events, series = overview.events_of(tx, "1.2"), overview.series_of(tx, "1.2")
+    assert [(row["choice_code"], row["choice"]) for row in series] == [("CHOSEN_ALL", "rule 'all'")]
+    print_events(console, {"study_uid": "1.2", "series": series, "events": events})
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     for text in ("1 things need attention", "IDENTITY_CHANGED", "HELD", "SEG", "PENDING", "demo"):
         assert text in shown, text

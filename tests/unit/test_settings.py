@@ -278,7 +278,7 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
     [
         (
             "nod: {}",
-            "1: nod: unknown key; known here: assembly, content, destinations, fetch, limits,",
+            "1: nod: unknown key; known here: assembly, choosing, content, destinations, fetch, limits,",
         ),
         ("\nnode:\n  prot: 1", "3: node.prot: unknown key; known here: ae_title, bind, id, port"),
         (
@@ -295,11 +295,11 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
         ),
         (
             "rules:\n  - name: a\n    model: b\n    wen: {}",
-            "4: rules.0.wen: unknown key; known here: any_age, destinations, model, name,",
+            "4: rules.0.wen: unknown key; known here: any_age, choose, destinations, model,",
         ),
         (
             "rules:\n  - name: a\n    model: b\n    when:\n      modalities: [CT]",
-            "5: rules.0.when.modalities: unknown key; known here: body_part, description,",
+            "5: rules.0.when.modalities: unknown key; known here: body_part, contrast,",
         ),
         (
             "send:\n  retry:\n    first: 1",

@@ -34,10 +34,14 @@ STUDY = {
 SERIES = {
     "series_uid": "1.2.3",
     "modality": "CT",
+    "series_number": 3,
+    "description": "Thorax",
     "instances": 7,
     "generation": 1,
     "chosen_model": None,
+    "choice_code": "NO_RULE",
     "choice": "there are no rules",
+    "summary": {"orientation": "axial", "kernel": "Br40d", "thickness_mm": 1.5, "kev": None},
 }
 JOB = {
     "id": 5,
@@ -145,9 +149,11 @@ def test_what_a_peer_has_written_is_shown_as_it_is(text: str) -> None:
 
 def test_the_events_of_a_study() -> None:
     console = Console(file=StringIO(), width=200)
-    print_events(console, {"study_uid": "1.2", "events": [EVENT]})
-    print_events(console, {"study_uid": "1.2[/b]", "events": []})
+    print_events(console, {"study_uid": "1.2", "series": [SERIES], "events": [EVENT]})
+    print_events(console, {"study_uid": "1.2[/b]", "series": [], "events": []})
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "Study 1.2" in text
     assert "TWO_PATIENTS" in text
+    assert "axial, Br40d, 1.5 mm" in text
+    assert "NO_RULE" in text
     assert "nothing is known of study 1.2[/b]" in text
