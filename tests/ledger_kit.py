@@ -27,6 +27,7 @@ from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
 from dicomnode.domain.plans import ModelOptions
 from dicomnode.domain.records import Delivery, Header, Job, SeriesFacts, StoredResult
 from dicomnode.domain.routing import Choice
+from dicomnode.domain.series import NOTHING_COUNTS
 from dicomnode.ledger import Ledger, Transaction, closing, deliveries, intake, jobs, rejections
 from dicomnode.ledger.choosing import Chooser
 
@@ -135,15 +136,15 @@ def each(choose: Callable[[SeriesFacts], Choice]) -> Chooser:
     def chooser(
         study: Sequence[SeriesFacts], _before: Before, allowed: Callable[[Choice], Choice], /
     ) -> dict[str, Verdict]:
-        return {
-            facts.series_uid: Verdict(
-                series_uid=facts.series_uid,
-                code=CHOSEN_ALL if (choice := allowed(choose(facts))).model else NO_RULE,
-                why=choice.why,
-                choice=choice,
-            )
-            for facts in study
-        }
+        found = {}
+        for facts in study:
+            choice = allowed(choose(facts))
+            code = CHOSEN_ALL if choice.model else NO_RULE
+            if not facts.instances:
+                code, choice = NOTHING_COUNTS, replace(choice, model=None, destinations=())
+            uid = facts.series_uid
+            found[uid] = Verdict(series_uid=uid, code=code, why=choice.why, choice=choice)
+        return found
 
     return chooser
 

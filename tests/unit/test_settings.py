@@ -278,7 +278,7 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
     [
         (
             "nod: {}",
-            "1: nod: unknown key; known here: assembly, choosing, content, destinations, fetch, limits,",
+            "1: nod: unknown key; known here: assembly, choosing, content, destinations, fetch,",
         ),
         ("\nnode:\n  prot: 1", "3: node.prot: unknown key; known here: ae_title, bind, id, port"),
         (
