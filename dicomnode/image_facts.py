@@ -77,33 +77,41 @@ def place_of(dataset: Dataset) -> float | None:
 def facts_of(dataset: Dataset) -> ImageFacts:
     """Return the facts of an image; see `ImageFacts`."""
     shared = _first(dataset, "SharedFunctionalGroupsSequence")
-    measures, values = _first(shared, "PixelMeasuresSequence"), dataset
-    if shared is not None and (found := _first(shared, "PixelValueTransformationSequence")):
-        values = found
-    plane = _first(shared, "PlaneOrientationSequence") or dataset
+    frame = _first(dataset, "PerFrameFunctionalGroupsSequence")  # the first stands for the others
+
+    def group(name: str) -> Dataset | None:
+        return _first(shared, name) or _first(frame, name)
+
+    measures = group("PixelMeasuresSequence") or dataset
+    values = group("PixelValueTransformationSequence") or dataset
+    plane = group("PlaneOrientationSequence") or dataset
     orientation = _numbers(plane, "ImageOrientationPatient", 6)
     frames = _whole(dataset, "NumberOfFrames")
     return ImageFacts(
-        image_type=tuple(dict.fromkeys([*_values(dataset, "ImageType"), *_frame_types(shared)])),
+        image_type=tuple(
+            dict.fromkeys(
+                [*_values(dataset, "ImageType"), *_frame_types(group("CTImageFrameTypeSequence"))]
+            )
+        ),
         frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID", 64),
         orientation=tuple(round(value, 3) + 0.0 for value in orientation),
         rows=_whole(dataset, "Rows"),
         columns=_whole(dataset, "Columns"),
         frames=frames,
-        span=_span(dataset, orientation) if frames is not None else (),
-        pixel_spacing=tuple(
-            round(value, 4) for value in _numbers(measures or dataset, "PixelSpacing", 2)
-        ),
-        slice_thickness_mm=_number(measures or dataset, "SliceThickness"),
+        span=_span(dataset, _first(shared, "PlaneOrientationSequence"))
+        if frames is not None
+        else (),
+        pixel_spacing=tuple(round(value, 4) for value in _numbers(measures, "PixelSpacing", 2)),
+        slice_thickness_mm=_number(measures, "SliceThickness"),
         photometric=_text(dataset, "PhotometricInterpretation", 16).upper(),
         rescaled=_number(values, "RescaleIntercept") is not None
         and _number(values, "RescaleSlope") not in (None, 0.0),
         rescale_type=_text(values, "RescaleType", 64).upper(),
-        units=tuple(_units(dataset, shared)),
+        units=tuple(_units(dataset, shared, frame)),
         pixel_presentation=_text(dataset, "PixelPresentation", 16).upper(),
         volumetric_properties=_text(dataset, "VolumetricProperties", 16).upper(),
         calculation_technique=_text(dataset, "VolumeBasedCalculationTechnique", 16).upper(),
-        derivation_codes=tuple(sorted(set(_codes(dataset, shared)))),
+        derivation_codes=tuple(sorted(set(_codes(dataset, shared, frame)))),
         derivation=_text(dataset, "DerivationDescription"),
         multienergy=_text(dataset, "MultienergyCTAcquisition", 16).upper() == "YES",
         kev=_kev(dataset),
@@ -187,20 +195,19 @@ def _whole(dataset: Dataset, keyword: str) -> int | None:
     return None if found is None else int(found)
 
 
-def _frame_types(shared: Dataset | None) -> tuple[str, ...]:
-    frame_type = _first(shared, "CTImageFrameTypeSequence")
+def _frame_types(frame_type: Dataset | None) -> tuple[str, ...]:
     return () if frame_type is None else _values(frame_type, "FrameType")
 
 
-def _units(dataset: Dataset, shared: Dataset | None) -> Iterator[str]:
-    for owner in (dataset, shared):
+def _units(*owners: Dataset | None) -> Iterator[str]:
+    for owner in owners:
         for mapping in _items(owner, "RealWorldValueMappingSequence"):
             for unit in _items(mapping, "MeasurementUnitsCodeSequence"):
                 yield _text(unit, "CodeValue", 16)
 
 
-def _codes(dataset: Dataset, shared: Dataset | None) -> Iterator[str]:
-    for owner in (dataset, _first(shared, "DerivationImageSequence")):
+def _codes(dataset: Dataset, *groups: Dataset | None) -> Iterator[str]:
+    for owner in (dataset, *(_first(group, "DerivationImageSequence") for group in groups)):
         for code in _items(owner, "DerivationCodeSequence"):
             yield f"{_text(code, 'CodingSchemeDesignator', 16)}:{_text(code, 'CodeValue', 16)}"
 
@@ -223,19 +230,16 @@ def _along_normal(position: tuple[float, ...], orientation: tuple[float, ...]) -
     return round(sum(p * n for p, n in zip(position, normal, strict=True)), 3) + 0.0
 
 
-def _span(dataset: Dataset, shared_orientation: tuple[float, ...]) -> tuple[float, ...]:
+def _span(dataset: Dataset, shared_plane: Dataset | None) -> tuple[float, ...]:
     """Return least place, greatest place and number of different places of a multi-frame image."""
     frames = _get(dataset, "PerFrameFunctionalGroupsSequence")
     places = set()
     for frame in frames if isinstance(frames, Sequence) else ():
-        at, plane = _first(frame, "PlanePositionSequence"), None
-        if not shared_orientation:
-            plane = _first(frame, "PlaneOrientationSequence")
-        if at is None:
+        at = _first(frame, "PlanePositionSequence")
+        plane = shared_plane or _first(frame, "PlaneOrientationSequence")
+        if at is None or plane is None:
             continue
-        orientation = (
-            shared_orientation if plane is None else _numbers(plane, "ImageOrientationPatient", 6)
-        )
+        orientation = _numbers(plane, "ImageOrientationPatient", 6)
         place = _along_normal(_numbers(at, POSITION, 3), orientation)
         if place is not None:
             places.add(place)

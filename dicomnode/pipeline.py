@@ -127,7 +127,7 @@ def analyze(
     if card is None:
         card = find_card(plan)
     watch("decode", 0.0)
-    scan = read_scan(instances, plan.threads)
+    scan = read_scan(instances, plan.threads, monoenergetic=plan.monoenergetic)
     source = prepare(scan)
     watch("decode", 1.0)
     content = _checked(scan, plan)

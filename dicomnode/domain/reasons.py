@@ -39,6 +39,10 @@ REASONS: Mapping[str, str] = MappingProxyType(
             "The images are a computed map or projection (iodine, virtual non-contrast, perfusion, "
             "MIP, ...), not CT in Hounsfield units; route the original reconstruction."
         ),
+        "MONOENERGETIC": (
+            "Virtual monoenergetic images are analysed only where a rule asks for them, with "
+            "`monoenergetic: true`: their Hounsfield units are those of one energy."
+        ),
         "NOT_HU": (
             "The pixel values are not in Hounsfield units: Rescale Slope and Intercept are missing "
             "or Rescale Type says otherwise."

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from dicomnode.domain.maps import energy, signs
 from dicomnode.errors import Refusal
+from dicomnode.image_facts import facts_of
 from dicomnode.imaging.decoding import is_lossy
 from dicomnode.imaging.fields import Known, number, text
 from dicomnode.imaging.frames import Image, images_of
 from dicomnode.imaging.geometry import StackGeometry, orthonormal, stack_geometry
 from dicomnode.imaging.parsing import Parsed, Source, parse, read_header, same_pixels
-from dicomnode.imaging.slices import Slice, check_identity, slice_or_reason
+from dicomnode.imaging.slices import Slice, check_identity, content_of, slice_or_reason
 from dicomnode.imaging.stacks import choose_stack
 from dicomnode.imaging.volumes import Decoded, decode_volume
 from dicomnode.quiet import quiet_pydicom
@@ -28,13 +31,16 @@ _OF_A_FRAME = ("KVP", "ConvolutionKernel", "SliceThickness", "PixelSpacing", "Im
 """What reports tell of the first slice; enhanced objects have it in functional groups only."""
 
 
-def read_scan(instances: Sequence[Source], threads: int | None = None) -> Scan:
+def read_scan(
+    instances: Sequence[Source], threads: int | None = None, *, monoenergetic: bool = False
+) -> Scan:
     """Make one CT volume in Hounsfield units from the files of a series, in any order.
 
     Args:
         instances: whole DICOM files (PS3.10) of one series, single-frame or multi-frame: their
             bytes, or their paths, whose bytes are then in memory only while they are looked at.
         threads: decode with so many; None: one for each processor this process may use.
+        monoenergetic: virtual monoenergetic images are wanted; otherwise they are refused.
 
     Raises:
         Refusal: with a code of `dicomnode.domain.reasons.REASONS`.
@@ -47,7 +53,7 @@ def read_scan(instances: Sequence[Source], threads: int | None = None) -> Scan:
         unique, findings = _without_repeats(parsed)
         findings += _missing_parts(unique)
         images = [image for item in unique for image in images_of(item, known)]
-        slices, left_out = _usable(images)
+        slices, left_out = _usable(images, monoenergetic=monoenergetic)
         # The order of arrival decides nothing.
         slices.sort(key=lambda item: (item.sop_instance_uid, item.image.frame_number or 0))
         stack = choose_stack(slices)
@@ -91,9 +97,9 @@ def _missing_parts(parsed: Sequence[Parsed]) -> list[str]:
     ]
 
 
-def _usable(images: Sequence[Image]) -> tuple[list[Slice], list[str]]:
+def _usable(images: Sequence[Image], *, monoenergetic: bool) -> tuple[list[Slice], list[str]]:
     """Return the slices that can be part of a volume, and sentences on the rest."""
-    found = [slice_or_reason(image) for image in images]
+    found = [slice_or_reason(image, monoenergetic=monoenergetic) for image in images]
     counts = Counter(reason for reason in found if isinstance(reason, str))
     instances = {
         id(image.instance): image.instance
@@ -140,6 +146,8 @@ def _scan(
     said = [*findings, *geometry.irregular]
     if lossy:
         said.append("The images went through lossy compression.")
+    header = _header(first.image)
+    said += _checked_content(header, images)
     positions = np.array([item.position for item in ordered])
     along_row, along_column = orthonormal(first.orientation)
     return Scan(
@@ -148,7 +156,7 @@ def _scan(
         affine=geometry.affine,
         positions=positions,
         is_regular=not geometry.irregular,
-        header=_header(first.image),
+        header=header,
         sources=tuple(_source(item) for item in ordered),
         orientation=(*along_row.tolist(), *along_column.tolist()),
         total_instances=total,
@@ -156,6 +164,29 @@ def _scan(
         lossy=lossy,
         digest=_digest(decoded, (geometry.affine, positions), ordered),
     )
+
+
+def _checked_content(header: Dataset, images: Sequence[Image]) -> list[str]:
+    """Look at what only a whole header says, codes and units; return what the report must say.
+
+    Raises:
+        Refusal: DERIVED_MAP, NOT_HU, MIXED_CONTENT.
+    """
+    whole, content = facts_of(header), content_of(images[0].fields)
+    facts = replace(
+        content, units=whole.units, derivation_codes=whole.derivation_codes, kev=whole.kev
+    )
+    found = signs(facts)
+    if found:
+        raise Refusal(found[0].code, f"{found[0].says}.")
+    virtual = energy(facts)
+    energies = [energy(content_of(image.fields)) for image in images]
+    if len({None if one is None else one.kev or 0.0 for one in energies}) > 1:
+        raise Refusal("MIXED_CONTENT", "The images are of several energies.")
+    if virtual is None:
+        return []
+    at = "an energy that is not stated" if virtual.kev is None else f"{virtual.kev:g} keV"
+    return [f"Virtual monoenergetic images at {at}: their Hounsfield units are of this energy."]
 
 
 def _header(image: Image) -> Dataset:

@@ -6,7 +6,6 @@ beyond doubt.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,8 +15,10 @@ from numpy.typing import NDArray
 from pydicom.uid import CTImageStorage
 
 from dicomnode.domain.identifiers import InvalidUIDError, parse_uid
+from dicomnode.domain.images import ImageFacts
+from dicomnode.domain.maps import energy, signs
 from dicomnode.errors import Refusal
-from dicomnode.imaging.fields import number, numbers, text, texts
+from dicomnode.imaging.fields import Fields, number, numbers, text
 from dicomnode.imaging.frames import MULTIFRAME, Image
 from dicomnode.imaging.parsing import Parsed
 
@@ -31,14 +32,17 @@ _IDENTITY = (
     "SeriesInstanceUID",
     "AccessionNumber",
 )
-# Image Type of multi-energy CT (PS3.3 C.8.15.2.1.1), and of projections, perfusion and vendors.
-_MAP_WORDS_TEXT = """
-    IODINE IOD VNC VUE VIRTUALNONCONTRAST ZEFF EFFZ ZEFFECTIVE RHO ELECTRONDENSITY VMI MONO MONOE
-    MONOENERGETIC MAT ATOMIC PERFUSION RCBF RCBV RMTT CBF CBV MTT TTP TMAX PBV PERMEABILITY
-    MIP MINIP MAXIMUM MINIMUM PROJECTION VRT SSD SUBTRACTION SUBTRACT DIVISION MULTIPLICATION
-    DEVIATION DIFFERENCE FUSION FUSED COLOR URIC CALCIUM WATER FAT OVERLAY SCREENSHOT DOSE REPORT
-"""
-_MAP_WORDS = frozenset(_MAP_WORDS_TEXT.split())
+_OF_CONTENT = (
+    "ImageType",
+    "RescaleType",
+    "PhotometricInterpretation",
+    "PixelPresentation",
+    "VolumetricProperties",
+    "VolumeBasedCalculationTechnique",
+    "SeriesDescription",
+    "DerivationDescription",
+)
+"""What tells whether an image is CT in Hounsfield units, beside its rescaling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -88,34 +92,52 @@ def check_identity(parsed: Sequence[Parsed]) -> None:
             raise Refusal("MIXED_SERIES", f"The instances disagree on {keyword}.")
 
 
-def slice_or_reason(image: Image) -> Slice | str:
-    """Return the image as a slice, or the code of why it cannot be part of a CT volume in HU."""
+def slice_or_reason(image: Image, *, monoenergetic: bool = False) -> Slice | str:
+    """Return the image as a slice, or the code of why it cannot be part of a CT volume in HU.
+
+    Args:
+        monoenergetic: virtual monoenergetic images are wanted.
+    """
     fields = image.fields
     modality = text(fields, "Modality").upper()
     sop_class = image.instance.sop_class_uid
     if (sop_class != CTImageStorage and sop_class not in MULTIFRAME) or modality not in ("", "CT"):
         return "NOT_CT"
-    image_type = texts(fields, "ImageType")
-    if "LOCALIZER" in image_type:
-        return "NOT_A_VOLUME"
-    if is_derived_map(image_type):
-        return "DERIVED_MAP"
-    slope, intercept = number(fields, "RescaleSlope"), number(fields, "RescaleIntercept")
-    if slope is None or intercept is None or slope == 0:
-        return "NOT_HU"
-    if text(fields, "RescaleType").upper() not in ("", "HU"):
-        return "NOT_HU"
+    found = signs(content_of(fields))
+    if found:
+        return found[0].code
+    if not monoenergetic and energy(content_of(fields)) is not None:
+        return "MONOENERGETIC"
     if not text(fields, "FrameOfReferenceUID"):
         return "NO_FRAME_OF_REFERENCE"
     return _slice(image) or "NO_POSITION"
 
 
-@lru_cache(maxsize=64)
-def is_derived_map(image_type: tuple[str, ...]) -> bool:
-    """Whether Image Type (upper case) names a computed map or a projection instead of CT."""
-    words = {word for value in image_type[2:] for word in re.split(r"[^A-Z]+", value)}
-    joined = {re.sub(r"[^A-Z]+", "", value) for value in image_type[2:]}
-    return bool((words | joined) & _MAP_WORDS)
+def content_of(fields: Fields) -> ImageFacts:
+    """Return of an image what tells whether it is CT in Hounsfield units."""
+    slope, intercept = number(fields, "RescaleSlope"), number(fields, "RescaleIntercept")
+    values = tuple(fields.get(keyword, ()) for keyword in _OF_CONTENT)
+    return _content(values, slope not in (None, 0.0) and intercept is not None)
+
+
+@lru_cache(maxsize=256)
+def _content(values: tuple[tuple[str, ...], ...], rescaled: bool) -> ImageFacts:
+    found = dict(zip(_OF_CONTENT, values, strict=True))
+
+    def one(keyword: str) -> str:
+        return "/".join(found[keyword])
+
+    return ImageFacts(
+        image_type=tuple(value.upper() for value in found["ImageType"]),
+        rescaled=rescaled,
+        rescale_type=one("RescaleType").upper(),
+        photometric=one("PhotometricInterpretation").upper(),
+        pixel_presentation=one("PixelPresentation").upper(),
+        volumetric_properties=one("VolumetricProperties").upper(),
+        calculation_technique=one("VolumeBasedCalculationTechnique").upper(),
+        description=one("SeriesDescription"),
+        derivation=one("DerivationDescription"),
+    )
 
 
 def _slice(image: Image) -> Slice | None:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import dicomnode
+from dicomnode.domain import maps
 from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.reasons import REASONS, explain
 from dicomnode.imaging import slices, stacks
@@ -17,6 +18,7 @@ SOURCE = Path(dicomnode.__file__).parent
 def codes_raised() -> set[str]:
     found = {split[1] for split in stacks._SPLITS}
     found |= {field.name.upper() for field in fields(ContentPolicy)}
+    found |= {code for code, _ in maps._TABLE}
     folders = [SOURCE / folder for folder in ("imaging", "results")]
     paths = [path for folder in folders for path in folder.rglob("*.py")]
     for path in (*paths, SOURCE / "pipeline.py"):
