@@ -107,27 +107,29 @@ def known(tx: Transaction, header: Header) -> Known:
         .join(study, study.c.id == series.c.study_id)
         .where(instance.c.sop_instance_uid == header.sop_instance_uid)
     ).first()
-    patient = tx.connection.execute(
-        select(study.c.patient_key).where(study.c.study_uid == header.study_uid)
-    ).scalar()
-    own = tx.connection.execute(
-        select(exists().where(result.c.sop_instance_uid == header.sop_instance_uid))
-    ).scalar_one()
+    # One statement for all: this is asked for every instance.
+    others = tx.connection.execute(
+        select(
+            select(study.c.patient_key)
+            .where(study.c.study_uid == header.study_uid)
+            .scalar_subquery()
+            .label("patient"),
+            exists().where(result.c.sop_instance_uid == header.sop_instance_uid).label("own"),
+            exists()
+            .where(
+                rejection.c.sop_instance_uid == header.sop_instance_uid,
+                rejection.c.code != RETENTION_EXPIRED,
+            )
+            .label("rejected"),
+        )
+    ).one()
     return Known(
         instance=None if found is None else _stored(found),
         path=None if found is None or found.purged_at is not None else found.path,
-        study_patient=None if patient is None else PatientKey(patient),
-        is_own_result=own,
-        is_rejected=found is None and _is_rejected(tx, header),
+        study_patient=None if others.patient is None else PatientKey(others.patient),
+        is_own_result=others.own,
+        is_rejected=found is None and others.rejected,
     )
-
-
-def _is_rejected(tx: Transaction, header: Header) -> bool:
-    named = exists().where(
-        rejection.c.sop_instance_uid == header.sop_instance_uid,
-        rejection.c.code != RETENTION_EXPIRED,
-    )
-    return bool(tx.connection.execute(select(named)).scalar_one())
 
 
 def _stored(row: Row[Any]) -> StoredInstance:
