@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,8 @@ from typing import Any
 
 import pytest
 from certificates import Authority, Signed
-from peers import HOST, free_port
+from nodes import Node
+from peers import HOST, Dcmtk, free_port, tail, wait_until
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from small_ct import CT, encoded, instance
@@ -184,3 +187,232 @@ def test_a_client_certificate_that_the_peer_misses_is_no_association(
         with pytest.raises(ConnectError) as error, call(port, PeerTls(ca=authority.certificate)):
             pass
         assert error.value.code == "TLS_FAILED"
+
+
+# Peers call the node
+
+
+@pytest.fixture(scope="module")
+def modality(authority: Authority) -> Signed:
+    return authority.sign("modality", usage="clientAuth")
+
+
+@pytest.fixture(scope="module")
+def receiver(
+    tmp_path_factory: pytest.TempPathFactory, authority: Authority, node: Signed, modality: Signed
+) -> Iterator[Node]:
+    """A receiver with both ports; the peer PINNED may come with one certificate only."""
+    tls = {
+        "port": free_port(),
+        "certificate": str(node.certificate),
+        "key": str(node.key),
+        "client_ca": str(authority.certificate),
+    }
+    pinned = {
+        "ae_title": "PINNED",
+        "host": HOST,
+        "accept": True,
+        "certificate_sha256": modality.sha256,
+    }
+    one = Node(
+        tmp_path_factory.mktemp("receiver"),
+        overrides={
+            "node": {"tls": tls},
+            "peers": {"PINNED": pinned},
+            "limits": {"artim_seconds": 1.0, "pdu_timeout_seconds": 2.0},
+        },
+    )
+    try:
+        one.start("receive")
+        yield one
+        one.stop()
+    finally:
+        one.close()
+
+
+def tls_port(node: Node) -> int:
+    return int(node.document["node"]["tls"]["port"])
+
+
+def as_dcmtk(own: Signed | None, authority: Authority) -> list[object]:
+    """DCMTK's options for TLS."""
+    if own is None:
+        return ["+tla", "+cf", authority.certificate]
+    return ["+tls", own.key, own.certificate, "+cf", authority.certificate]
+
+
+def said(node: Node, mark: int, text: str) -> None:
+    """Wait until the log has a line."""
+    wait_until(
+        lambda: text in node.log.read_bytes()[mark:].decode(), 10, f"{text} in\n{tail(node.log)}"
+    )
+
+
+@pytest.mark.peer("dcmtk")
+def test_dcmtk_stores_and_verifies_over_tls(
+    receiver: Node, dcmtk: Dcmtk, authority: Authority, modality: Signed, tmp_path: Path
+) -> None:
+    path = tmp_path / "ct.dcm"
+    prefix = file_prefix(CT, "1.2.3.5", ExplicitVRLittleEndian)
+    path.write_bytes(prefix + encoded(instance(SOPInstanceUID="1.2.3.5")))
+    options = as_dcmtk(modality, authority)
+    common = ["-aet", "MODALITY", "-aec", "DICOMNODE"]
+    done = dcmtk.run("echoscu", *options, *common, "localhost", tls_port(receiver))
+    assert done.returncode == 0, done.stderr
+    done = dcmtk.run("storescu", *options, *common, "localhost", tls_port(receiver), path)
+    assert done.returncode == 0, done.stderr
+    assert [file.name for file in receiver.files()] == ["1.2.3.5.dcm"]
+    # The port without TLS is there as well.
+    assert dcmtk.echoscu(receiver.port).returncode == 0
+
+
+@pytest.mark.peer("dcmtk")
+def test_dcmtk_does_not_get_in_with_what_will_not_do(
+    receiver: Node, dcmtk: Dcmtk, authority: Authority, stranger: Authority, modality: Signed
+) -> None:
+    expired = authority.sign("expired", days=-1)
+    other = stranger.sign("other")
+    common = ["-aet", "MODALITY", "-aec", "DICOMNODE", "-to", "5", "-ta", "5"]
+    for options, why in (
+        (as_dcmtk(None, authority), "it "),  # no certificate: no suite, or no certificate shown
+        (as_dcmtk(other, authority), "its certificate is not accepted: unable to get local issuer"),
+        (as_dcmtk(expired, authority), "its certificate is not accepted: certificate has expired"),
+        (as_dcmtk(modality, stranger), "it does not trust our certificate"),
+        ([*as_dcmtk(modality, authority), "+pa"], "it offers no cipher suite of BCP 195"),
+    ):
+        mark = receiver.log.stat().st_size
+        done = dcmtk.run("echoscu", *options, *common, "localhost", tls_port(receiver))
+        assert done.returncode != 0, options
+        said(receiver, mark, f'CONNECTION_FAILED address=127.0.0.1 detail="{why}')
+
+
+@pytest.mark.peer("dcmtk")
+def test_a_certificate_is_bound_to_an_ae_title(
+    receiver: Node, dcmtk: Dcmtk, authority: Authority, modality: Signed
+) -> None:
+    common = ["-aet", "PINNED", "-aec", "DICOMNODE", "localhost"]
+    good = as_dcmtk(modality, authority)
+    assert dcmtk.run("echoscu", *good, *common, tls_port(receiver)).returncode == 0
+    another = authority.sign("another")  # of the same authority, but not that peer's
+    done = dcmtk.run("echoscu", *as_dcmtk(another, authority), *common, tls_port(receiver))
+    assert "Calling AE Title Not Recognized" in done.stdout + done.stderr
+    done = dcmtk.run("echoscu", *common, receiver.port)
+    assert "Calling AE Title Not Recognized" in done.stdout + done.stderr
+    strangers = receiver.wait_for(
+        lambda status: len([s for s in status["strangers"] if s["calling_ae"] == "PINNED"]) == 2
+    )["strangers"]
+    remedies = {row["certificate_sha256"]: row["remedy"] for row in strangers}
+    assert modality.sha256 in remedies[another.sha256]
+    assert another.sha256 in remedies[another.sha256]
+    assert "TLS port" in remedies[None]
+
+
+def test_pynetdicom_comes_in_over_tls(
+    receiver: Node, authority: Authority, modality: Signed
+) -> None:
+    ours = PeerTls(ca=authority.certificate, certificate=modality.certificate, key=modality.key)
+    with associate(
+        calling_ae="MODALITY",
+        called_ae="DICOMNODE",
+        host="localhost",
+        port=tls_port(receiver),
+        contexts=[(CT, ExplicitVRLittleEndian)],
+        timeout_seconds=5,
+        tls=ours,
+    ) as association:
+        assert association.echo() == Done()
+
+
+def test_each_on_the_others_port_is_told_and_does_not_hang(
+    receiver: Node, authority: Authority, modality: Signed
+) -> None:
+    ours = PeerTls(ca=authority.certificate, certificate=modality.certificate, key=modality.key)
+    for port, tls, line in (
+        (tls_port(receiver), None, "it does not speak TLS"),
+        (receiver.port, ours, "it speaks TLS, and this port does not"),
+    ):
+        mark = receiver.log.stat().st_size
+        started = time.monotonic()
+        with (
+            pytest.raises(ConnectError),
+            associate(
+                calling_ae="MODALITY",
+                called_ae="DICOMNODE",
+                host="localhost",
+                port=port,
+                contexts=(),
+                timeout_seconds=5,
+                tls=tls,
+            ),
+        ):
+            pass
+        assert time.monotonic() - started < 5
+        said(receiver, mark, line)
+
+
+def test_silent_handshakes_keep_nobody_waiting(
+    receiver: Node, authority: Authority, modality: Signed
+) -> None:
+    silent = [socket.create_connection((HOST, tls_port(receiver)), 5) for _ in range(30)]
+    try:
+        started = time.monotonic()
+        test_pynetdicom_comes_in_over_tls(receiver, authority, modality)
+        assert time.monotonic() - started < 5
+        mark = 0
+        said(receiver, mark, "it did not finish the handshake in time")
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+def test_a_node_with_tls_only(
+    node: Signed, authority: Authority, modality: Signed, tmp_path: Path
+) -> None:
+    plain = free_port()
+    tls = {
+        "port": free_port(),
+        "certificate": str(node.certificate),
+        "key": str(node.key),
+        "client_certificates": "none",
+    }
+    one = Node(tmp_path, overrides={"node": {"port": None, "tls": tls}})
+    try:
+        one.start("receive")
+        with associate(
+            calling_ae="MODALITY",
+            called_ae="DICOMNODE",
+            host="localhost",
+            port=tls["port"],
+            contexts=(),
+            timeout_seconds=5,
+            tls=PeerTls(ca=authority.certificate),
+        ) as association:
+            assert association.echo() == Done()
+        with socket.socket() as probe:
+            assert probe.connect_ex((HOST, plain)) != 0
+        one.stop()
+    finally:
+        one.close()
+
+
+def test_a_receiver_with_a_bad_certificate_says_so_and_ends(
+    authority: Authority, tmp_path: Path
+) -> None:
+    expired = authority.sign("expired2", days=-1)
+    tls = {
+        "port": free_port(),
+        "certificate": str(expired.certificate),
+        "key": str(tmp_path / "none.key"),
+        "client_certificates": "none",
+    }
+    one = Node(tmp_path, overrides={"node": {"tls": tls}})
+    done = subprocess.run(
+        [sys.executable, "-m", "dicomnode", "receive", str(one.config)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"{one.config}:" in done.stderr
+    assert "node.tls.key: " in done.stderr
