@@ -28,6 +28,12 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Hostile peers and damaged files, for about ten minutes; FUZZ=20000 for a night.
+FUZZ ?= 2000
+fuzz: $(VENV)/.test
+	DICOMNODE_FUZZ_EXAMPLES=$(FUZZ) $(BIN)/python -m pytest --timeout 0 \
+	  tests/properties/test_hostile_files.py tests/faults/test_hostile_peers.py
+
 # Label for label against the real TotalSegmentator 1.5.7 and 2.18, in environments of their own.
 parity: $(VENV)/.test
 	PYTHON=$(PYTHON) tests/parity/environments.sh

@@ -55,6 +55,8 @@ log = logging.getLogger(__name__)
 
 _MAX_INFLATED = 1 << 30
 """Bytes of a deflated data set at most."""
+_MAX_DECODED = 1 << 27
+"""Pixels that are decoded for a comparison, at most: 512 frames of 512 x 512."""
 _PIECE = 1 << 20
 _REMEMBERED = 256
 _MAX_VALUE = 1 << 20
@@ -159,11 +161,20 @@ def same_pixels(one: Path, other: Path) -> bool | None:
         None where one of them cannot be decoded here.
     """
     try:
-        decoded = [pydicom.dcmread(path).pixel_array for path in (one, other)]
-    except Exception:  # hostile bytes can raise anything in a decoder
-        log.warning("PIXELS_NOT_COMPARED", exc_info=True)
+        decoded = [_pixels(path) for path in (one, other)]
+    except Exception as error:  # noqa: BLE001 - hostile bytes can raise anything in a decoder
+        fields = {"error": type(error).__name__}
+        log.warning("PIXELS_NOT_COMPARED", extra={"fields": fields})
         return None
     return decoded[0].shape == decoded[1].shape and bool((decoded[0] == decoded[1]).all())
+
+
+def _pixels(path: Path) -> Any:
+    dataset = pydicom.dcmread(path)
+    cells = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames") or 1)
+    if cells * int(dataset.SamplesPerPixel) > _MAX_DECODED:
+        raise UnreadableError("there are too many pixels")  # decoders believe what a header says
+    return dataset.pixel_array
 
 
 class Headers:

@@ -151,6 +151,40 @@ JPEG_LS_HEADER = (
     b"\xff\xd8\xff\xf7\0\x0b\x10\xff\xff\xff\xff\1\1\x11\0\xff\xda\0\x08\1\1\0\0\0\0\0\0\xff\xd9"
 )
 
+
+def _items(*contents: bytes) -> bytes:
+    return b"".join(b"\xfe\xff\x00\xe0" + struct.pack("<I", len(one)) + one for one in contents)
+
+
+def rejection_note(references: int) -> bytes:
+    """A Key Object Selection that rejects so many instances (IHE RAD 4.66)."""
+    key_object = "1.2.840.10008.5.1.4.1.1.88.59"
+    title = (
+        element(0x00080100, b"SH", b"113001")
+        + element(0x00080102, b"SH", b"DCM ")
+        + element(0x00080104, b"LO", b"Rejected for Quality Reasons")
+    )
+    named = _items(
+        *(
+            element(0x00081150, b"UI", uid(CT))
+            + element(0x00081155, b"UI", uid(f"1.2.826.0.1.3680043.8.498.{number:032d}"))
+            for number in range(references)
+        )
+    )
+    series = element(0x00081199, b"SQ", named) + element(0x0020000E, b"UI", uid("1.2.9.3"))
+    study = element(0x00081115, b"SQ", _items(series)) + element(0x0020000D, b"UI", uid("1.2.9"))
+    return (
+        element(0x00080016, b"UI", uid(key_object))
+        + element(0x00080018, b"UI", uid("1.2.3.4"))
+        + element(0x00080060, b"CS", b"KO")
+        + element(0x00100020, b"LO", b"4711")
+        + element(0x0020000D, b"UI", uid("1.2.9"))
+        + element(0x0020000E, b"UI", uid("1.2.9.9"))
+        + element(0x0040A043, b"SQ", _items(title))
+        + element(0x0040A375, b"SQ", _items(study))
+    )
+
+
 BOMB_MEGABYTES = 1200
 DATA_SETS: Mapping[str, tuple[str, Callable[[], bytes]]] = {
     "nothing": (EXPLICIT, lambda: b""),
@@ -191,6 +225,16 @@ DATA_SETS: Mapping[str, tuple[str, Callable[[], bytes]]] = {
     "UID in UTF-16": (EXPLICIT, lambda: _uid_of("1.2.3.4".encode("utf-16"))),
     "values of 300 characters": (EXPLICIT, lambda: with_header(
         element(0x00080060, b"CS", b"C" * 300) + element(0x00081030, b"LO", b"x" * 300))),
+    "values of 60000 characters": (EXPLICIT, lambda: with_header(
+        element(0x00080005, b"CS", b"ISO_IR 100") + element(0x00081030, b"LO", b"y" * 60_000))
+        + element(0x7FE10010, b"LO", b"z" * 60_000)),
+    "a long concatenation": (EXPLICIT, lambda: encoded(instance(
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1", PixelData=None), EXPLICIT)
+        + element(0x00209161, b"UI", b"1." * 30_000) + element(0x00209162, b"US", b"\1\0")
+        + element(0x00209163, b"US", b"\1\0")),
+    "a rejection note of 1000": (EXPLICIT, lambda: rejection_note(1000)),
+    "a rejection note of 2500": (EXPLICIT, lambda: rejection_note(2500)),
+    "a rejection note of 10000": (EXPLICIT, lambda: rejection_note(10_000)),
     "numbers that are none": (EXPLICIT, lambda: with_header(
         element(0x00180050, b"DS", b"1e9999  ") + element(0x00200011, b"IS", b"NaN "))),
     "a charset that is none": (EXPLICIT, lambda: with_header(b"", SpecificCharacterSet=None)[:0]

@@ -99,7 +99,7 @@ def serve(control: socket.socket) -> None:
     )
     acceptor = Acceptor(_listeners(plan), plan.terms, Entrance(control, house).admit)
     acceptor.start()
-    while control.recv(messages.MAX_BYTES) == ABORT:
+    while control.recv(len(ABORT)) == ABORT:
         acceptor.abort()
 
 

@@ -154,13 +154,25 @@ class Desk:
                 address=request.address,
             )
         elif isinstance(item.reply, Rejected):
-            detail = (
-                f"calling AE {request.calling_ae!r}, called AE {request.called_ae!r}, from"
-                f" {request.address}"
-            )
-            tx.event_again("ASSOCIATION_REJECTED", level="warning", detail=detail)
-            if item.reply.reason.code in ABOUT_WHO:
-                self._strangers.note(request, item.reply)
+            self._record_rejection(tx, request, item.reply)
+
+    def _record_rejection(
+        self, tx: Transaction, request: AssociationRequest, rejected: Rejected
+    ) -> None:
+        reason = rejected.reason
+        who = {
+            "calling_ae": request.calling_ae,
+            "called_ae": request.called_ae,
+            "address": request.address,
+        }
+        log.warning("ASSOCIATION_REJECTED", extra={"fields": {"code": reason.code, **who}})
+        if reason.code in ABOUT_WHO:
+            self._strangers.note(request, rejected)
+            return
+        # Anybody may ask: what the event says is ours alone, so that it counts and does not grow.
+        peer = f", peer {rejected.peer}" if rejected.peer else ""
+        detail = f"{reason.code}: {reason.meaning}{peer}"
+        tx.event_again("ASSOCIATION_REJECTED", level="warning", detail=detail)
 
     def _record_end(self, tx: Transaction, seat: Seat, outcome: Outcome) -> None:
         if seat.id is not None:

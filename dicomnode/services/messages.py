@@ -18,8 +18,10 @@ from dicomnode.domain.records import Header
 from dicomnode.domain.security import ServerTls
 from dicomnode.network.association import Outcome, Terms
 
-MAX_BYTES = 1 << 17
-"""Of a message: a header with everything that its bounds allow, and room to spare."""
+PART_BYTES = 1 << 16
+"""A message goes in parts of so many bytes: the kernel takes no packet of any size, and a rejection
+note may name ten thousand instances."""
+_MORE, _LAST = b"+", b"."
 ABORT = b"abort"
 """To an acceptor: abort whatever is open."""
 
@@ -122,8 +124,12 @@ def send(to: socket.socket, message: object) -> None:
     Raises:
         GoneError: nobody is there to take it.
     """
+    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     try:
-        to.send(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+        while len(data) > PART_BYTES:
+            to.send(_MORE + data[:PART_BYTES])
+            data = data[PART_BYTES:]
+        to.send(_LAST + data)
     except OSError as error:
         raise GoneError from error
 
@@ -134,10 +140,14 @@ def receive(source: socket.socket) -> Any:
     Raises:
         GoneError: none will come.
     """
-    try:
-        data = source.recv(MAX_BYTES)
-    except OSError as error:
-        raise GoneError from error
-    if not data:
-        raise GoneError
+    parts: list[bytes] = []
+    while not parts or parts[-1][:1] == _MORE:
+        try:
+            part = source.recv(PART_BYTES + 1)
+        except OSError as error:
+            raise GoneError from error
+        if not part:
+            raise GoneError
+        parts.append(part)
+    data = b"".join(part[1:] for part in parts)
     return pickle.loads(data)  # noqa: S301 - from this node's own process, see above

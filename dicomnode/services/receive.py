@@ -14,6 +14,8 @@ import socket
 import time
 from dataclasses import dataclass
 
+from dicomnode.errors import SettingsError
+from dicomnode.network import tls
 from dicomnode.network.acceptor import listen
 from dicomnode.network.association import Outcome, Terms
 from dicomnode.services import messages
@@ -152,8 +154,14 @@ def _plan(
 
 
 def run(settings: Settings) -> None:
-    """Receive until the role is to stop."""
+    """Receive until the role is to stop.
+
+    Raises:
+        SettingsError: a certificate or a key of `node.tls` will not do.
+    """
     node = settings.node
+    if node.tls is not None and (faults := tls.faults_of_server(node.tls)):
+        raise SettingsError("\n".join(f"node.tls.{key}: {fault}" for key, fault in faults))
     with role(settings, NAME) as context:
         allow_many_files()
         check_spool(context)

@@ -257,13 +257,20 @@ def test_a_reset_in_the_midst_of_anything_leaves_nothing(receiver: Node) -> None
 # Hostile data sets
 
 
-def send(receiver: Node, data: bytes, syntax: str, sop_instance: str = "1.2.3.4") -> int:
+def send(
+    receiver: Node,
+    data: bytes,
+    syntax: str,
+    sop_instance: str = "1.2.3.4",
+    sop_class: str = ul.CT,
+) -> int:
     """Store a data set and return the status."""
     with socket.create_connection((HOST, receiver.port), 10) as connection:
         connection.settimeout(60)
-        connection.sendall(ul.associate_rq(ul.context(1, ul.CT, syntax)))
+        connection.sendall(ul.associate_rq(ul.context(1, sop_class, syntax)))
         assert ul.read_pdu(connection)[0] == 0x02
-        connection.sendall(ul.store_rq(data, piece=16000, sop_instance=sop_instance))
+        request = ul.store_rq(data, piece=16000, sop_class=sop_class, sop_instance=sop_instance)
+        connection.sendall(request)
         status = ul.status_of(ul.read_response(connection))
         connection.sendall(ul.RELEASE_RQ)
         assert ul.read_pdu(connection)[0] == 0x06
@@ -282,7 +289,10 @@ def test_every_hostile_data_set_is_answered_and_kept(receiver: Node) -> None:
         for name in (name for name in data_sets if "bomb" in name):
             data_sets[name] = (DEFLATED, bomb(100, in_pixels="pixels" in name))
     for name, (syntax, data) in data_sets.items():
-        status = send(receiver, data, syntax)
+        sop_class = ul.CT
+        if "rejection" in name:
+            sop_class = "1.2.840.10008.5.1.4.1.1.88.59"
+        status = send(receiver, data, syntax, sop_class=sop_class)
         assert status in (SUCCESS, CANNOT_UNDERSTAND, MISMATCH, 0xC001), (name, hex(status))
         refused += status != SUCCESS
     assert refused > 15

@@ -414,5 +414,4 @@ def test_a_receiver_with_a_bad_certificate_says_so_and_ends(
         check=False,
     )
     assert done.returncode == 2
-    assert f"{one.config}:" in done.stderr
-    assert "node.tls.key: " in done.stderr
+    assert f"node.tls.key: {tmp_path}/none.key cannot be read" in done.stderr
