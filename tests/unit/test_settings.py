@@ -307,7 +307,7 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
         ),
         ("work:\n  gpu: 0", "2: work.gpu: unknown key; known here: devices, jobs_per_process,"),
         ("storage:\n  spool: x", "2: storage.spool: unknown key; known here: folder, ledger,"),
-        ("limits:\n  disk: 1", "2: limits.disk: unknown key; known here: association_timeout"),
+        ("limits:\n  disk: 1", "2: limits.disk: unknown key; known here: artim_seconds,"),
     ],
 )
 def test_an_unknown_key_is_told_with_the_known_ones(text: str, fault: str) -> None:
