@@ -51,8 +51,8 @@ class Call:
     port: int
     timeout_seconds: float
     """For connecting, and for every answer."""
-    tls: PeerTls | None = None
-    """Connect with TLS."""
+    tls: PeerTls | None
+    """Connect with TLS, so; required, so that nobody forgets it and speaks in the clear."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

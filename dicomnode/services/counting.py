@@ -6,12 +6,14 @@ An archive that is away, slow or wrong delays nothing: without its answer quiet 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from dicomnode.domain.outcomes import Refuse, Retry
 from dicomnode.ledger import answers
 from dicomnode.network.query import Bounds, count_instances
 from dicomnode.network.requesting import Call
 from dicomnode.services.common import Context
+from dicomnode.services.peers import call_of
 
 TIMEOUT_SECONDS = 10.0
 """For connecting, and for every answer."""
@@ -59,10 +61,5 @@ class Asker:
         return answered
 
     def _call(self) -> Call:
-        return Call(
-            calling_ae=self._context.settings.node.ae_title,
-            called_ae=self._peer.ae_title,
-            host=self._peer.host,
-            port=self._peer.port or 104,  # never 104: the settings demand a port of who is asked
-            timeout_seconds=TIMEOUT_SECONDS,
-        )
+        call = call_of(self._context.settings, self._peer)
+        return replace(call, timeout_seconds=TIMEOUT_SECONDS)

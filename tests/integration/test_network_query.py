@@ -37,7 +37,12 @@ TIMEOUT = 1.5
 
 def to(port: int, called: str = "ARCHIVE", timeout: float = TIMEOUT) -> Call:
     return Call(
-        calling_ae="DICOMNODE", called_ae=called, host=HOST, port=port, timeout_seconds=timeout
+        calling_ae="DICOMNODE",
+        called_ae=called,
+        host=HOST,
+        port=port,
+        timeout_seconds=timeout,
+        tls=None,
     )
 
 

@@ -49,6 +49,7 @@ class Archive:
             host=HOST,
             port=self.port,
             timeout_seconds=5.0,
+            tls=None,
         )
 
 
@@ -210,7 +211,9 @@ def test_an_archive_that_offers_no_such_retrieve() -> None:
     ae = AE(ae_title="ARCHIVE")
     ae.add_supported_context("1.2.840.10008.1.1")
     server: Any = ae.start_server((HOST, port), block=False)
-    call = Call(calling_ae="A", called_ae="ARCHIVE", host=HOST, port=port, timeout_seconds=3.0)
+    call = Call(
+        calling_ae="A", called_ae="ARCHIVE", host=HOST, port=port, timeout_seconds=3.0, tls=None
+    )
     answer = move(call, WANTED, destination_ae="A", terms=terms(), progress=lambda _stage: None)
     server.shutdown()
     assert answer == Refuse("CONTEXT_REFUSED", "the archive does not offer C-MOVE")
@@ -218,7 +221,12 @@ def test_an_archive_that_offers_no_such_retrieve() -> None:
 
 def test_nobody_there() -> None:
     call = Call(
-        calling_ae="A", called_ae="ARCHIVE", host=HOST, port=free_port(), timeout_seconds=1.0
+        calling_ae="A",
+        called_ae="ARCHIVE",
+        host=HOST,
+        port=free_port(),
+        timeout_seconds=1.0,
+        tls=None,
     )
     answer = move(call, WANTED, destination_ae="A", terms=terms(), progress=lambda _stage: None)
     assert isinstance(answer, Retry)
