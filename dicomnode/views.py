@@ -95,11 +95,16 @@ def print_overview(console: Console, facts: Facts) -> None:
             "destination": lambda r: r["destination"],
             "state": lambda r: r["state"],
             "tries": lambda r: str(r["attempt"]),
-            "reason": lambda r: ": ".join(filter(None, (r["reason"], r["detail"]))),
+            "reason": _delivery_reason,
             "changed": lambda r: _time(r["updated_at"]),
             "next try": lambda r: _time(r["due_at"]) if r["state"] == "PENDING" else "",
         },
     )
+
+
+def _delivery_reason(row: Facts) -> str:
+    withdraw = row["withdraw_reason"] and f"to be withdrawn ({row['withdraw_reason']})"
+    return ": ".join(filter(None, (withdraw, row["reason"], row["detail"])))
 
 
 def print_events(console: Console, facts: Facts) -> None:

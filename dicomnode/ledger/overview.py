@@ -210,6 +210,7 @@ def _deliveries(tx: Transaction, limit: int) -> list[Facts]:
             delivery.c.updated_at,
             result.c.kind,
             result.c.sop_instance_uid,
+            result.c.withdraw_reason,
             result.c.size,
             result.c.summary,
         )

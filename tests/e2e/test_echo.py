@@ -31,9 +31,13 @@ end
 """
 
 
-def file_of(series: str, uid: str) -> bytes:
+def file_of(series: str, uid: str, z_mm: float = 0.0) -> bytes:
     dataset = instance(
-        StudyInstanceUID=STUDY, SeriesInstanceUID=series, SOPInstanceUID=uid, StudyID="1"
+        StudyInstanceUID=STUDY,
+        SeriesInstanceUID=series,
+        SOPInstanceUID=uid,
+        StudyID="1",
+        ImagePositionPatient=[0, 0, z_mm],
     )
     return file_prefix(CT, uid, ExplicitVRLittleEndian) + encoded(dataset)
 
@@ -76,7 +80,7 @@ def test_what_an_archive_echoes_begins_nothing(
     images = []
     for number in range(4):
         images.append(tmp_path / f"{number}.dcm")
-        images[-1].write_bytes(file_of(f"{STUDY}.1", f"{STUDY}.1.{number}"))
+        images[-1].write_bytes(file_of(f"{STUDY}.1", f"{STUDY}.1.{number}", 10.0 * number))
     dcmtk.storescu(archive.port, *images, called="ARCHIVE")
     # The archive's count closes the study, long before its quiet time.
     running.wait_for(lambda status: status["jobs"], 20, "a job")

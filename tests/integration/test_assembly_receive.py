@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -41,15 +42,28 @@ NUMBERS = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def node_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def silent_port() -> Iterator[int]:
+    """Where somebody takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield int(listening.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def node_of_all(tmp_path_factory: pytest.TempPathFactory, silent_port: int) -> Iterator[Node]:
     """Receive and tick, for all tests of this module; jobs are queued, and nobody works on them."""
+    silent = {"ae_title": "SILENT", "host": "127.0.0.1", "port": silent_port}
     made = Node(
         tmp_path_factory.mktemp("assembly"),
         quiet_seconds=QUIET_SECONDS,
         overrides={
-            "peers": PEERS,
+            "peers": PEERS | {"SILENT": silent | {"accept": True, "query": True}},
             "limits": {"max_associations": 100},
-            "assembly": {"max_study_age_days": 3.0, "end_grace_seconds": 0.2},
+            "rules": [{"name": "CT", "model": "demo", "choose": "all"}],
+            "assembly": {
+                "max_study_age_days": 3.0,
+                "end_grace_seconds": 0.2,
+                "count_apart_seconds": 0.5,
+            },
         },
     )
     try:
@@ -74,7 +88,7 @@ def dataset(study: str, series: int, number: int, **changes: Any) -> Dataset:
         "SOPInstanceUID": f"{study}.{series}.{number}",
         "SeriesNumber": series,
         "InstanceNumber": number,
-        "ImagePositionPatient": [0, 0, 2 * number],
+        "ImagePositionPatient": [0, 0, 10 * number],
         "PatientID": study,
     }
     return instance(**(values | changes))
@@ -163,6 +177,21 @@ def test_a_study_waits_for_its_slowest_peer(node_of_all: Node, study: str) -> No
     wait = datetime.fromisoformat(row["due_at"]) - datetime.fromisoformat(row["last_at"])
     assert timedelta(hours=23) < wait <= timedelta(days=1)
     assert row["state"] == "OPEN"
+
+
+def test_an_archive_that_never_answers_keeps_no_study_open(node_of_all: Node, study: str) -> None:
+    """Its thread waits for it; the studies of others close, and its own do when they are quiet."""
+    for number in range(2):
+        send(node_of_all, whole(f"{study}.{number}"), calling="SILENT")
+    for number in range(2):
+        until_closed(node_of_all, f"{study}.{number}")
+    send(node_of_all, whole(f"{study}.9"))
+    until_closed(node_of_all, f"{study}.9")
+    closed = [row_of(node_of_all.status(), f"{study}.{number}") for number in (0, 1, 9)]
+    assert [row["closed_by"] for row in closed] == ["QUIET"] * 3
+    for row in closed:
+        late = datetime.fromisoformat(row["closed_at"]) - datetime.fromisoformat(row["last_at"])
+        assert late < timedelta(seconds=8)  # the silence lasts 10 seconds, and there were two
 
 
 # Again, late, mixed up
@@ -264,9 +293,9 @@ def rejection(study: str, numbers: list[int], folder: Path) -> Path:
 def test_a_rejection_note_of_the_archive_is_honoured_and_a_modalitys_is_not(
     node_of_all: Node, study: str, dcmtk: Dcmtk, tmp_path: Path
 ) -> None:
-    send(node_of_all, whole(study))
+    send(node_of_all, whole(study, count=6))
     until_closed(node_of_all, study)
-    note = rejection(study, [2, 3], tmp_path)
+    note = rejection(study, [5, 6], tmp_path)
     dcmtk.storescu(node_of_all.port, note, calling="MODALITY")
     assert jobs(node_of_all, study) == [("1", 1, "QUEUED")]
     assert "REJECTION_NOT_TRUSTED" in codes_of(node_of_all, study)

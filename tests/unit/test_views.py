@@ -63,6 +63,7 @@ DELIVERY = {
     "attempt": 1,
     "reason": "NO_CONNECTION",
     "detail": "the peer cannot be reached",
+    "withdraw_reason": None,
     "updated_at": AT,
     "due_at": AT,
 }
@@ -118,6 +119,10 @@ def test_nothing_is_said_as_nothing() -> None:
         (
             {"jobs": [JOB | {"state": "REFUSED", "reason": "GANTRY_TILT", "detail": "tilted"}]},
             ["REFUSED", "GANTRY_TILT: tilted"],
+        ),
+        (
+            {"deliveries": [DELIVERY | {"withdraw_reason": "REJECTED_113001"}]},
+            ["to be withdrawn (REJECTED_113001)"],
         ),
         ({"deliveries": [DELIVERY]}, ["SEG", "archive", "NO_CONNECTION: the peer cannot"]),
         ({"fetches": [FETCH]}, ["PACS", "MOVE", "somebody", "FETCHING", "3 of 7, 1 failed"]),
