@@ -132,7 +132,7 @@ _STANDINGS = {
     QUEUED: Standing.UNDER_WAY,
     LEASED: Standing.UNDER_WAY,
     REFUSED: Standing.REFUSED,
-    QUARANTINED: Standing.REFUSED,
+    QUARANTINED: Standing.UNDER_WAY,  # the machine failed, not the series: a person decides
 }
 
 

@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, select
+from sqlalchemy import ColumnElement, Row, exists, func, select
 
 from dicomnode.domain.admission import ATTENTION
+from dicomnode.domain.choosing import BETTER_CHOSEN
 from dicomnode.domain.content import CONTENT_HELD, ContentFinding
 from dicomnode.domain.identifiers import SeriesUID, StudyUID
-from dicomnode.domain.lifecycle import DELIVERED, HELD, LEASED, PENDING, QUEUED
+from dicomnode.domain.lifecycle import CLOSED, DELIVERED, HELD, LEASED, PENDING, QUEUED
 from dicomnode.domain.outcomes import Refuse, Retry
 from dicomnode.domain.plans import SR, ModelOptions, Predecessor
 from dicomnode.domain.records import Job, StoredResult
@@ -254,11 +255,40 @@ def fail(
     wait: timedelta,
     counts: bool = True,
 ) -> bool:
-    """Record an attempt that gave no results; False means that the job was no longer ours."""
+    """Record an attempt that gave no results; False means that the job was no longer ours.
+
+    Where the series was chosen among others, a refusal gives the turn to the next best: the study
+    closes again, and the series that was refused is out of the choice.
+    """
+    # Locked first, as intake does.
+    tx.connection.execute(
+        select(study.c.id).where(study.c.id == claimed.study_id).with_for_update(key_share=True)
+    )
     row = tx.connection.execute(select(job).where(job.c.id == claimed.id)).one()
     if row.attempt != claimed.attempt:
         return False
-    return _fail(tx, row, outcome, max_failures=max_failures, wait=wait, counts=counts)
+    if not _fail(tx, row, outcome, max_failures=max_failures, wait=wait, counts=counts):
+        return False
+    if isinstance(outcome, Refuse) and _others_wait(tx, row):
+        again = {"opened_at": tx.now, "due_at": tx.now, "look_at": tx.now, "closed_at": None}
+        if tx.move(study, row.study_id, "arrive", study.c.state == CLOSED, **again):
+            tx.event(
+                "NEXT_IN_TURN",
+                detail="the study closes again, for the next best series",
+                study=row.study_id,
+                job=row.id,
+            )
+    return True
+
+
+def _others_wait(tx: Transaction, row: Row[Any]) -> bool:
+    """Whether another series of the study had to stand back in the choice."""
+    stands_back = exists().where(
+        series.c.study_id == row.study_id,
+        series.c.id != row.series_id,
+        series.c.choice_code == BETTER_CHOSEN,
+    )
+    return bool(tx.connection.execute(select(stands_back)).scalar_one())
 
 
 def _fail(
