@@ -261,6 +261,9 @@ def segment(
         float | None, typer.Option(help="Of the tiles, as a part of the patch.", min=0.1, max=1)
     ] = None,
     body_crop: Annotated[bool, typer.Option("--body-crop", help="Leave out the air.")] = False,
+    monoenergetic: Annotated[
+        bool, typer.Option("--monoenergetic", help="Analyse virtual monoenergetic images too.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Folder of installed weights.")] = None,
     uncommissioned: Annotated[
@@ -288,6 +291,7 @@ def segment(
             structures=tuple(structure or ()),
             body_crop=body_crop,
         ),
+        monoenergetic=monoenergetic,
         console=out,
     )
 

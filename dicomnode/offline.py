@@ -34,6 +34,7 @@ def segment_folder(
     device: str,
     threads: int | None,
     options: ModelOptions,
+    monoenergetic: bool,
     content: ContentPolicy,
     model_folders: tuple[Path, ...],
     weights_folder: Path,
@@ -70,6 +71,7 @@ def segment_folder(
             device=device,
             threads=threads,
             options=options,
+            monoenergetic=monoenergetic,
             content=content,
         )
         try:

@@ -69,6 +69,18 @@ def renamed(prefix: str) -> Change:
     return change
 
 
+def coded(value: str, scheme: str) -> pydicom.Dataset:
+    item = pydicom.Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, "meaning"
+    return item
+
+
+def mapped(unit: str) -> pydicom.Dataset:
+    item = pydicom.Dataset()
+    item.MeasurementUnitsCodeSequence = [coded(unit, "UCUM")]
+    return item
+
+
 def refused(files: list[bytes]) -> Refusal:
     with pytest.raises(Refusal) as caught:
         read_scan(files)
@@ -156,6 +168,13 @@ def test_localizers_and_other_modalities_are_left_out_and_said() -> None:
         ("DERIVED_MAP", setting(ImageType=["DERIVED", "SECONDARY", "MIP"])),
         ("DERIVED_MAP", setting(ImageType=["DERIVED", "PRIMARY", "AXIAL", "IODINE_MAP"])),
         ("DERIVED_MAP", setting(ImageType=["DERIVED", "PRIMARY", "AXIAL", "VIRTUAL NON CONTRAST"])),
+        ("DERIVED_MAP", setting(DerivationCodeSequence=[coded("113078", "DCM")])),
+        ("DERIVED_MAP", setting(VolumeBasedCalculationTechnique="MAX_IP")),
+        ("DERIVED_MAP", setting(PixelPresentation="COLOR")),
+        ("DERIVED_MAP", setting(SeriesDescription="Iodine Map 3.0")),
+        ("MONOENERGETIC", setting(ImageType=["DERIVED", "PRIMARY", "AXIAL", "VMI"])),
+        ("MONOENERGETIC", setting(SeriesDescription="Mono+ 70 keV")),
+        ("NOT_HU", setting(RealWorldValueMappingSequence=[mapped("mg/cm3")])),
         ("NOT_HU", setting(RescaleSlope=None)),
         ("NOT_HU", setting(RescaleIntercept="")),
         ("NOT_HU", setting(RescaleSlope="0")),
@@ -173,6 +192,19 @@ def test_a_whole_series_is_refused(code: str, change: Change) -> None:
     assert refusal.code == code
     assert refusal.detail.endswith(".")
     assert "PHANTOM" not in str(refusal)
+
+
+def test_monoenergetic_images_by_request_and_their_energy_is_said() -> None:
+    files = changed(series(), setting(SeriesDescription="Thorax Mono+ 70 keV"))
+    scan = read_scan(files, monoenergetic=True)
+    assert any("monoenergetic images at 70 keV" in said for said in scan.findings)
+    unknown = changed(series(), setting(ImageType=["DERIVED", "PRIMARY", "AXIAL", "VMI"]))
+    scan = read_scan(unknown, monoenergetic=True)
+    assert any("at an energy that is not stated" in said for said in scan.findings)
+    mixed = changed(files, setting(SeriesDescription="Thorax Mono+ 40 keV"), slice(0, 3))
+    with pytest.raises(Refusal, match="several energies"):
+        read_scan(mixed, monoenergetic=True)
+    assert not any("monoenergetic" in said for said in read_scan(series()).findings)
 
 
 def test_missing_identifiers_are_named() -> None:
