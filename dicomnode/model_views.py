@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +14,13 @@ from dicomnode.commissioning import Entry
 from inference.card import ModelCard, installed, part_installed
 from inference.catalog import Catalog
 from inference.weights.store import Installed
+
+NORMALISATIONS = {
+    "CT": "CT (plans' percentiles, mean and SD of HU)",
+    "zscore": "zscore (less the image's own mean, over its SD)",
+    "nonorm": "nonorm (values as they are)",
+    "rescale_to_0_1": "rescale_to_0_1 (from the image's least to its greatest value)",
+}
 
 
 def describe_card(card: ModelCard) -> dict[str, Any]:
@@ -30,7 +38,9 @@ def describe_card(card: ModelCard) -> dict[str, Any]:
         "structures": [structure.name for structure in card.structures],
         "spacing_mm": list(card.spacing_mm),
         "orientation": card.orientation,
+        "modality": card.modality,
         "normalisation": card.normalisation,
+        "requires": asdict(card.requires),
         "step_size": card.step_size,
         "zoom_order": card.zoom_order,
         "aggregation": card.aggregation,
@@ -96,7 +106,9 @@ def print_description(console: Console, card: dict[str, Any]) -> None:
     line("Installed", "yes" if card["installed"] else "no")
     line("Commissioned", card["commissioned"] or "yes")
     line("Spacing", f"{card['spacing_mm']} mm, {card['orientation']}")
-    line("Normalisation", f"{card['normalisation']} (plans' percentiles, mean and SD of HU)")
+    line("Modality", card["modality"])
+    line("Normalisation", NORMALISATIONS[card["normalisation"]])
+    line("Requires", _requires(card["requires"]))
     line("Tiles", f"step size {card['step_size']}, {card['aggregation']}")
     line("Zoom order", card["zoom_order"])
     line("Code table", card["code_table"])
@@ -156,6 +168,12 @@ def print_agreement(console: Console, entry: Entry) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def _requires(requires: dict[str, float | None]) -> str:
+    names = {"gpu_memory_gib": "a GPU with {:g} GiB", "ram_gib": "{:g} GiB of RAM"}
+    said = [names[key].format(value) for key, value in requires.items() if value is not None]
+    return ", ".join(said) or "nothing in particular"
 
 
 def _commissioned(card: ModelCard) -> str:

@@ -25,6 +25,7 @@ from dicomnode.imaging.regular import regular_grid
 from dicomnode.results import Model, encode, prepare
 from dicomnode.results.codes import CodeTableError, load_codes
 from dicomnode.scan import RAS_FROM_LPS, LabelMap, Scan
+from inference import devices
 from inference.catalog import CatalogError, ModelCard, load_catalog
 from inference.measuring import measure
 from inference.pipeline import DEFAULT, Options, Predictor, segment
@@ -44,7 +45,14 @@ def no_progress(stage: str, fraction: float) -> None:
 
 
 def load_predictor(card: ModelCard, device: str, threads: int | None) -> Predictor:
-    """Load the networks of `card`."""
+    """Load the networks of `card`.
+
+    Raises:
+        Refusal: the device has not the memory that the card requires.
+    """
+    lacking = devices.check(card.requires, device)
+    if lacking:
+        raise Refusal("DEVICE_TOO_SMALL", f"The model {card.id} cannot run here: {lacking}.")
     from inference.nnunet import NnunetPredictor  # torch takes seconds to load
 
     return NnunetPredictor(card, device, threads)

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+Modality = Literal["CT", "MR"]
+Scheme = Literal["CT", "zscore", "nonorm", "rescale_to_0_1"]
+"""By the words with which nnU-Net's dataset.json asks for them as the name of a channel."""
+
 
 class CatalogError(Exception):
     """A card, a label table or a model folder cannot be used; names file, key and expectation."""
@@ -50,6 +54,16 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Requirements:
+    """Memory without which a model must not be started; None: whatever there is."""
+
+    gpu_memory_gib: float | None = None
+    """Of one GPU; a CPU never satisfies it."""
+    ram_gib: float | None = None
+    """Of the machine, or of the container."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """All that is known of a model without loading it."""
 
@@ -73,8 +87,13 @@ class ModelCard:
     """What overlapping tiles add up: probabilities (nnU-Net v1) or scores (nnU-Net v2)."""
     demonstration: bool
     """Never for patients; results go to loopback destinations only."""
-    normalisation: Literal["CT"] = "CT"
-    """CT: clipped to the plans' percentiles of HU, less their mean, over their SD."""
+    modality: Modality = "CT"
+    """Of the images it takes."""
+    normalisation: Scheme = "CT"
+    """How values are scaled; CT: clipped to the plans' percentiles, less their mean, over their
+    SD."""
+    requires: Requirements = Requirements()
+    """What the machine must have."""
     code_table: str
     """Name of the table that gives the structures their codes; an absolute path if it lies beside
     the card."""

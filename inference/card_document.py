@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from inference.card import Modality, Scheme
+
 Key = tuple[str | int, ...]
 """Where a value stands in the document: ("parts", 0, "folder")."""
 
@@ -30,6 +32,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,6
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Address = Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+[^\s?#/]$")]
+Memory = Annotated[float, Field(gt=0, le=65536)]
 RadElement = Annotated[str, StringConstraints(pattern=r"^RDE[0-9]+$")]
 
 
@@ -88,6 +91,15 @@ class PartDocument(BaseModel):
         return self
 
 
+class RequirementsDocument(BaseModel):
+    """The keys of `requires`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    gpu_memory_gib: Memory | None = None
+    ram_gib: Memory | None = None
+
+
 class CardDocument(BaseModel):
     """The keys of a card. Unknown keys are errors."""
 
@@ -106,7 +118,9 @@ class CardDocument(BaseModel):
     zoom_order: Literal[1, 3]
     aggregation: Literal["softmax", "logits"] = "softmax"
     demonstration: bool
-    normalisation: Literal["CT"] = "CT"
+    modality: Modality = "CT"
+    normalisation: Scheme = "CT"
+    requires: RequirementsDocument = RequirementsDocument()
     code_table: Annotated[
         str, StringConstraints(pattern=r"^(\./)?[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     ]
@@ -119,6 +133,12 @@ class CardDocument(BaseModel):
     source: Address | None = None
     structures: Name
     parts: Annotated[list[PartDocument], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _hounsfield_units_are_of_ct(self) -> Self:
+        if self.modality != "CT" and self.normalisation == "CT":
+            raise ValueError("expected a normalisation other than CT for a model of MR images")
+        return self
 
     @model_validator(mode="after")
     def _archives_have_a_source(self) -> Self:
@@ -161,7 +181,11 @@ def explain(path: Path, error: ValidationError, lines: Mapping[Key, int]) -> str
 
 def _expectation(kind: str, place: Key, message: str) -> str:
     if kind == "extra_forbidden":
-        model = PartDocument if place[0] == "parts" else CardDocument
+        sections: dict[str, type[BaseModel]] = {
+            "parts": PartDocument,
+            "requires": RequirementsDocument,
+        }
+        model = sections.get(str(place[0]) if len(place) > 1 else "", CardDocument)
         return f"unknown key; expected one of {', '.join(model.model_fields)}"
     if kind == "missing":
         return "is missing; expected this key"

@@ -17,6 +17,7 @@ from inference.card import (
     CatalogError,
     ModelCard,
     Part,
+    Requirements,
     Structure,
     WeightsError,
     installed,
@@ -136,7 +137,9 @@ def read_card(path: Path, weights: Path | None = None) -> ModelCard:
             f"{path}:{lines[('parts',)]}: parts: no part finds {', '.join(lost)}; expected every "
             f"structure of {document.structures!r} in a part's labels"
         )
-    changed = {"structures", "parts", "spacing_mm", "limits", "radelement", "code_table"}
+    changed = {
+        "structures", "parts", "spacing_mm", "limits", "radelement", "code_table", "requires"
+    }  # fmt: skip
     fields = document.model_dump(exclude=changed)
     x, y, z = document.spacing_mm
     return ModelCard(
@@ -145,6 +148,7 @@ def read_card(path: Path, weights: Path | None = None) -> ModelCard:
         spacing_mm=(x, y, z),
         limits=tuple(document.limits),
         radelement=tuple(document.radelement),
+        requires=Requirements(**document.requires.model_dump()),
         code_table=_code_table(path, document.code_table, lines),
         root=path.parent.resolve(),
         weights=home,

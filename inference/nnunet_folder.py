@@ -20,7 +20,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from numpy.typing import NDArray
 
 from inference.catalog import ModelCard, Part, WeightsError
-from inference.normalisation import Intensities
+from inference.normalisation import SCHEMES, Normalisation, normalisation_of
 from inference.untrusted import read_checkpoint
 
 CHECKPOINT = "fold_0/checkpoint_final.pth"
@@ -37,7 +37,7 @@ class LoadedPart:
     """In the order of `axes`."""
     axes: tuple[int, int, int]
     """Axis of [z, y, x] that the network sees first, second, third."""
-    intensities: Intensities
+    intensities: Normalisation
     labels: NDArray[np.uint8]
     """Part label -> model label."""
 
@@ -57,13 +57,9 @@ def load_part(part: Part, card: ModelCard, device: torch.device) -> LoadedPart:
             warnings.filterwarnings("ignore", message="Detected old nnU-Net plans format")
             configuration = manager.get_configuration(checkpoint["init_args"]["configuration"])
         heads = manager.get_label_manager(dataset)
-        properties = manager.foreground_intensity_properties_per_channel["0"]
-        intensities = Intensities(
-            lower=float(properties["percentile_00_5"]),
-            upper=float(properties["percentile_99_5"]),
-            mean=float(properties["mean"]),
-            sd=float(properties["std"]),
-        )
+        properties = manager.foreground_intensity_properties_per_channel.get("0") or {}
+        masks = configuration.use_mask_for_norm
+        intensities = normalisation_of(card.normalisation, properties, masked=bool(masks[0]))
         forward = tuple(int(axis) for axis in manager.transpose_forward)
         weights = checkpoint["network_weights"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -102,7 +98,7 @@ def _check(
         ("three dimensions", len(configuration.patch_size), 3),
         ("no cascade", configuration.previous_stage_name, None),
         ("one input channel", len(channels), 1),
-        ("normalisation", list(configuration.normalization_schemes), ["CTNormalization"]),
+        ("normalisation", list(configuration.normalization_schemes), [SCHEMES[card.normalisation]]),
         ("labels, not regions", bool(heads.has_regions), False),
         ("as many heads as the card's labels", heads.num_segmentation_heads, len(part.labels)),
         ("the card's spacing", np.round(configuration.spacing, 3).tolist(), list(spacing)),

@@ -164,10 +164,12 @@ def close(
         count += isinstance(decided, Close)
 
 
-def claim(ledger: Ledger, worker: str = "node-1:work") -> Job | None:
+def claim(
+    ledger: Ledger, worker: str = "node-1:work", not_models: tuple[str, ...] = ()
+) -> Job | None:
     """Lease a job."""
     with ledger.transaction() as tx:
-        return jobs.claim(tx, worker, LEASE)
+        return jobs.claim(tx, worker, LEASE, not_models)
 
 
 def claimed(ledger: Ledger) -> Job:

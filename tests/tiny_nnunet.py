@@ -13,7 +13,9 @@ import torch
 import yaml
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
+from inference.card import Scheme
 from inference.card_document import NNUNET_FILES
+from inference.normalisation import SCHEMES
 
 ARCHITECTURE: dict[str, Any] = {
     "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
@@ -38,7 +40,12 @@ ARCHITECTURE: dict[str, Any] = {
 
 
 def plans(
-    patch: Sequence[int], spacing_zyx: Sequence[float], transpose: Sequence[int] = (0, 1, 2)
+    patch: Sequence[int],
+    spacing_zyx: Sequence[float],
+    transpose: Sequence[int] = (0, 1, 2),
+    scheme: Scheme = "CT",
+    *,
+    masked: bool = False,
 ) -> dict[str, Any]:
     return {
         "dataset_name": "Dataset999_Tiny",
@@ -60,8 +67,8 @@ def plans(
                 "batch_size": 2,
                 "patch_size": list(patch),
                 "spacing": [spacing_zyx[axis] for axis in transpose],
-                "normalization_schemes": ["CTNormalization"],
-                "use_mask_for_norm": [False],
+                "normalization_schemes": [SCHEMES[scheme]],
+                "use_mask_for_norm": [masked],
                 "preprocessor_name": "DefaultPreprocessor",
                 **{
                     f"resampling_fn_{what}": "resample_data_or_seg_to_shape"
@@ -90,6 +97,8 @@ def write_folder(
     spacing_zyx: Sequence[float] = (6.0, 6.0, 6.0),
     transpose: Sequence[int] = (0, 1, 2),
     seed: int = 0,
+    scheme: Scheme = "CT",
+    masked: bool = False,
 ) -> None:
     """Write a model folder whose network has `classes` heads, background included."""
     torch.manual_seed(seed)
@@ -103,12 +112,12 @@ def write_folder(
     )
     (folder / "fold_0").mkdir(parents=True)
     dataset = {
-        "channel_names": {"0": "CT"},
+        "channel_names": {"0": scheme},
         "labels": {"background": 0} | {f"part_{label}": label for label in range(1, classes)},
         "numTraining": 1,
         "file_ending": ".nii.gz",
     }
-    made = plans(patch, spacing_zyx, transpose)
+    made = plans(patch, spacing_zyx, transpose, scheme, masked=masked)
     (folder / "plans.json").write_text(json.dumps(made))
     (folder / "dataset.json").write_text(json.dumps(dataset))
     torch.save(
@@ -136,8 +145,13 @@ def write_model(
     step_size: float = 0.5,
     patch: Sequence[int] = (8, 8, 8),
     transpose: Sequence[int] = (0, 1, 2),
+    scheme: Scheme = "CT",
+    masked: bool = False,
+    **changes: Any,
 ) -> Path:
     """Write `models/<model_id>/card.yaml` with its parts (name -> labels) and label table.
+
+    `changes` are keys of the card.
 
     Returns:
         The path of the card.
@@ -157,6 +171,8 @@ def write_model(
             spacing_zyx=tuple(spacing_xyz)[::-1],
             transpose=transpose,
             seed=seed,
+            scheme=scheme,
+            masked=masked,
         )
         hashes = {
             file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in NNUNET_FILES
@@ -181,6 +197,8 @@ def write_model(
         "figures": {},
         "structures": "tiny",
         "parts": entries,
+        "normalisation": scheme,
+        **changes,
     }
     path = models / model_id / "card.yaml"
     path.write_text(yaml.safe_dump(card, sort_keys=False))

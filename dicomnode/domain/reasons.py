@@ -100,6 +100,10 @@ REASONS: Mapping[str, str] = MappingProxyType(
             "The model has not been run on a reference case with these weights and this version of "
             "the node; see `dicomnode models commission`, then requeue the job."
         ),
+        "DEVICE_TOO_SMALL": (
+            "The model's card requires more memory than any device of this node has; run it on "
+            "another machine, or choose a smaller model."
+        ),
         "UNDECODABLE": (
             "The pixel data cannot be decoded: damaged, truncated, or in an unsupported transfer "
             "syntax."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -30,8 +30,16 @@ from dicomnode.ledger.tables import (
 )
 
 
-def claim(tx: Transaction, worker: str, lease: timedelta) -> Job | None:
-    """Lease the job whose turn it is (`domain.turns`), or return None."""
+def claim(
+    tx: Transaction, worker: str, lease: timedelta, not_models: Collection[str] = ()
+) -> Job | None:
+    """Lease the job whose turn it is (`domain.turns`), or return None.
+
+    Args:
+        worker: who claims.
+        lease: for how long.
+        not_models: models that are left to other workers.
+    """
     whose_turn = turn(
         tx.connection.execute(select(node.c.claims).where(node.c.id == tx.node_id)).scalar() or 0
     )
@@ -48,6 +56,7 @@ def claim(tx: Transaction, worker: str, lease: timedelta) -> Job | None:
             job.c.due_at <= tx.now,
             job.c.node_id == tx.node_id,
             study.c.state != HELD,
+            job.c.model_id.not_in(sorted(not_models)),
         )
         .order_by(*order)
         .limit(1)

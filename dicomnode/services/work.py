@@ -23,6 +23,8 @@ from dicomnode.errors import EngineError, LedgerError, Refusal
 from dicomnode.ledger import jobs
 from dicomnode.services.common import BEAT_SECONDS, Context, beat_until_stopped, role
 from dicomnode.settings import Settings
+from inference.catalog import CatalogError, load_catalog
+from inference.devices import ask_gpus, for_others, ram_memory_gib
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +37,17 @@ NICENESS = 10
 class Worker:
     """Takes one job after the other for one device."""
 
-    def __init__(self, context: Context, engine: LocalEngine, device: str) -> None:
+    def __init__(
+        self,
+        context: Context,
+        engine: LocalEngine,
+        device: str,
+        not_models: frozenset[str] = frozenset(),
+    ) -> None:
         self._context = context
         self._engine = engine
         self._device = device
+        self._not_models = not_models
         self._settings = context.settings
         self._lease = timedelta(seconds=context.settings.work.lease_seconds)
         self._worker = f"{context.settings.node.id}:{NAME}:{device}"
@@ -74,7 +83,7 @@ class Worker:
 
     def _run_one(self) -> bool:
         with self._context.ledger.transaction() as tx:
-            job = jobs.claim(tx, self._worker, self._lease)
+            job = jobs.claim(tx, self._worker, self._lease, self._not_models)
             predecessor = None if job is None else jobs.predecessor(tx, job)
         if job is None:
             return False
@@ -248,10 +257,30 @@ def devices(chosen: tuple[str, ...], nodes: Path = Path("/dev")) -> tuple[str, .
     return tuple(f"cuda:{index}" for index in range(count)) or ("cpu",)
 
 
+def left_to_others(settings: Settings, chosen: tuple[str, ...]) -> dict[str, frozenset[str]]:
+    """Return for each device the models whose memory another device of this node has, and it not.
+
+    What cannot be found out is left to nobody else: the analysis itself looks before it loads.
+    """
+    if len(chosen) < 2:
+        return {}
+    try:
+        catalog = load_catalog(settings.work.model_folders, settings.weights_folder)
+        models = {card.id: card.requires for card in catalog.cards.values()}
+        needed = any(requires.gpu_memory_gib is not None for requires in models.values())
+        gpus = ask_gpus() if needed else ()
+    except (CatalogError, OSError) as error:
+        log.warning("DEVICES_NOT_COMPARED", extra={"fields": {"why": str(error)[:200]}})
+        return {}
+    return for_others(models, chosen, ram_gib=ram_memory_gib(), gpus_gib=gpus)
+
+
 def run(settings: Settings) -> None:
     """Work until the role is to stop, with a worker and an analysis process a device."""
     with role(settings, NAME) as context:
         os.nice(NICENESS)
+        chosen = devices(settings.work.devices)
+        not_models = left_to_others(settings, chosen)
         workers = [
             Worker(
                 context,
@@ -260,8 +289,9 @@ def run(settings: Settings) -> None:
                     timeout_seconds=settings.work.timeout_seconds,
                 ),
                 device,
+                not_models.get(device, frozenset()),
             )
-            for device in devices(settings.work.devices)
+            for device in chosen
         ]
         for worker in workers:
             worker.take_back_own()

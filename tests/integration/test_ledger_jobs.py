@@ -153,6 +153,13 @@ def test_a_claim_says_all_that_an_analysis_needs(ledger: Ledger, clock: Any, que
     assert claim(ledger) is None
 
 
+def test_a_worker_leaves_models_to_others(ledger: Ledger, clock: Any, queued: None) -> None:
+    assert claim(ledger, not_models=("demo", "huge")) is None
+    job = claim(ledger, not_models=("huge",))
+    assert job is not None
+    assert job.model_id == "demo"
+
+
 def test_a_heartbeat_keeps_the_lease(ledger: Ledger, clock: Any, queued: None) -> None:
     leased = claimed(ledger)
     clock.forward(20)

@@ -18,6 +18,7 @@ from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.plans import Plan
 from dicomnode.errors import Refusal
 from dicomnode.pipeline import Analyzer, analyze
+from inference.card import Requirements
 from inference.catalog import Catalog, ModelCard
 
 HU = np.full((10, 12, 8), -1000, np.int16)
@@ -152,3 +153,11 @@ def test_the_plans_folders_are_where_models_are_looked_for(
     given: Plan = plan(model_folders=(str(tmp_path),), weights_folder="/w")
     assert pipeline.find_card(given).id == "test-model"
     assert asked == [([tmp_path], Path("/w"))]
+
+
+def test_a_model_that_no_device_here_satisfies_is_refused_before_it_is_loaded() -> None:
+    card = replace(model_card(), requires=Requirements(gpu_memory_gib=80))
+    with pytest.raises(Refusal) as caught:
+        analyze(FILES, plan(), card=card)
+    assert caught.value.code == "DEVICE_TOO_SMALL"
+    assert "a GPU with 80 GiB, and this device is the CPU" in caught.value.detail

@@ -1,12 +1,15 @@
-"""Which devices the workers get."""
+"""Which devices the workers get, and which models a device leaves to others."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from tiny_nnunet import write_model
 
-from dicomnode.services.work import devices
+from dicomnode.services import work
+from dicomnode.services.work import devices, left_to_others
+from dicomnode.settings import Settings, parse
 
 
 @pytest.mark.parametrize(
@@ -27,3 +30,41 @@ def test_a_worker_for_every_gpu_or_one_for_the_cpu(
     for name in present:
         (tmp_path / name).touch()
     assert devices(chosen, tmp_path) == expected
+
+
+@pytest.fixture
+def two_models(tmp_path: Path) -> Settings:
+    """A small model, and one that requires a GPU with 16 GiB."""
+    write_model(tmp_path, model_id="small")
+    write_model(tmp_path, model_id="large", requires={"gpu_memory_gib": 16})
+    text = f"work: {{model_folders: [{tmp_path}]}}"
+    return parse(text, tmp_path / "dicomnode.yaml")
+
+
+def test_jobs_go_to_the_device_that_has_the_memory(
+    two_models: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "ask_gpus", lambda: (11.9, 24.0))
+    left = left_to_others(two_models, ("cuda:0", "cuda:1"))
+    assert left == {"cuda:0": {"large"}, "cuda:1": frozenset()}
+    monkeypatch.setattr(work, "ask_gpus", lambda: (8.0, 8.0))
+    left = left_to_others(two_models, ("cuda:0", "cuda:1"))
+    assert left == {"cuda:0": frozenset(), "cuda:1": frozenset()}
+
+
+def test_a_single_device_takes_everything_and_nobody_is_asked(
+    two_models: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "ask_gpus", lambda: pytest.fail("asked"))
+    assert left_to_others(two_models, ("cpu",)) == {}
+
+
+def test_gpus_that_cannot_be_asked_are_compared_with_nothing(
+    two_models: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> tuple[float, ...]:
+        raise OSError("no driver")
+
+    monkeypatch.setattr(work, "ask_gpus", fail)
+    assert left_to_others(two_models, ("cuda:0", "cuda:1")) == {}
+    assert "DEVICES_NOT_COMPARED" in caplog.text

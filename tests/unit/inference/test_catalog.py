@@ -13,6 +13,7 @@ import yaml
 from tiny_nnunet import write_model
 
 from inference import catalog
+from inference.card import Requirements
 from inference.catalog import (
     CatalogError,
     Structure,
@@ -242,6 +243,19 @@ def test_a_changed_file_is_found(tmp_path: Path) -> None:
         (lambda c: c.update(aggregation="sum"), "aggregation", "expected 'softmax' or 'logits'"),
         (lambda c: c.update(code_table="../codes.csv"), "code_table", "String should match"),
         (lambda c: c.update(code_table="./lost.csv"), "code_table", "expected a file .*lost.csv"),
+        (lambda c: c.update(modality="PT"), "modality", "expected 'CT' or 'MR'"),
+        (lambda c: c.update(normalisation="ZScore"), "normalisation", "'zscore', 'nonorm' or"),
+        (lambda c: c.update(modality="MR"), "id:", "expected a normalisation other than CT"),
+        (
+            lambda c: c.update(requires={"gpu_memory_gib": 0}),
+            "gpu_memory_gib",
+            "requires.gpu_memory_gib: expected greater than 0",
+        ),
+        (
+            lambda c: c.update(requires={"vram": 8}),
+            "vram",
+            "requires.vram: unknown key; expected one of gpu_memory_gib, ram_gib",
+        ),
     ],
 )
 def test_a_fault_names_file_line_key_and_expectation(
@@ -251,6 +265,16 @@ def test_a_fault_names_file_line_key_and_expectation(
     edit(path, change)
     with pytest.raises(CatalogError, match=rf"{path}:{line_of(path, at)}: .*{fault}"):
         read_card(path)
+
+
+def test_a_card_says_modality_normalisation_and_memory(tmp_path: Path) -> None:
+    plain = read_card(write_model(tmp_path / "ct"))
+    assert (plain.modality, plain.normalisation) == ("CT", "CT")
+    assert plain.requires == Requirements()
+    keys = {"modality": "MR", "requires": {"gpu_memory_gib": 8, "ram_gib": 15.5}}
+    card = read_card(write_model(tmp_path / "mr", scheme="zscore", **keys))
+    assert (card.modality, card.normalisation) == ("MR", "zscore")
+    assert card.requires == Requirements(gpu_memory_gib=8, ram_gib=15.5)
 
 
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:

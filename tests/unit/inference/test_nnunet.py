@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from tiny_nnunet import write_model
 
+from inference.card import Scheme
 from inference.catalog import ModelCard, WeightsError, read_card
 from inference.nnunet import (
     NnunetPredictor,
@@ -126,17 +127,39 @@ def test_a_later_part_overwrites_an_earlier_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels[second == 0], first[second == 0])
 
 
-@pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize(
+    ("transpose", "scheme", "masked"),
+    [
+        ((0, 1, 2), "CT", False),
+        ((2, 0, 1), "CT", False),
+        ((2, 0, 1), "zscore", True),
+        ((0, 1, 2), "zscore", False),
+        ((0, 1, 2), "rescale_to_0_1", False),
+        ((0, 1, 2), "nonorm", False),
+    ],
+)
 def test_one_tile_equals_nnunets_own_predictor(
-    tmp_path: Path, transpose: tuple[int, int, int], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    transpose: tuple[int, int, int],
+    scheme: Scheme,
+    masked: bool,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Through nnU-Net's crop, transpose, normalisation, padding and export of a whole case."""
     spacing = (3.0, 4.0, 5.0)
-    path = write_model(tmp_path, transpose=transpose, spacing_xyz=spacing, patch=(16, 8, 12))
+    path = write_model(
+        tmp_path,
+        transpose=transpose,
+        spacing_xyz=spacing,
+        patch=(16, 8, 12),
+        scheme=scheme,
+        masked=masked,
+    )
     card = read_card(path)
     image = np.zeros((12, 13, 11), np.float32)
     image[2:10, 1:9, 3:9] = hu((8, 8, 6))
     image[2, 1, 3] = image[9, 8, 8] = 77  # the nonzero box is this one whatever the noise is
+    image[4:6, 1:3, 3:5] = 0  # a bay at the surface, which a mask leaves out
 
     nnunet = nnUNetPredictor(use_mirroring=False, device=CPU, allow_tqdm=False)
     manager = PlansManager(str(card.parts[0].folder / "plans.json"))
@@ -260,6 +283,7 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
         (("architecture", "arch_kwargs", "conv_op", "os.system"), "layer 'os.system': expected"),
         (("architecture", "arch_kwargs", "features_per_stage", [4, 16]), "does not fit the plans"),
         (("normalization_schemes", ["ZScoreNormalization"]), "normalisation: expected"),
+        (("normalization_schemes", ["RGBTo01Normalization"]), "normalisation: expected"),
         (("patch_size", [8, 8]), "three dimensions: expected 3, found 2"),
         (("spacing", [6.0, 6.0, 1.5]), "the card's spacing: expected"),
         (("previous_stage", "3d_lowres"), "no cascade: expected None"),
