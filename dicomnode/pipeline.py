@@ -135,7 +135,9 @@ def analyze(
     if card is None:
         card = find_card(plan)
     watch("decode", 0.0)
-    scan = read_scan(instances, plan.threads, monoenergetic=plan.monoenergetic)
+    scan = read_scan(
+        instances, plan.threads, modality=card.modality, monoenergetic=plan.monoenergetic
+    )
     source = prepare(scan)
     watch("decode", 1.0)
     content = _checked(scan, plan)
@@ -196,7 +198,7 @@ def run_options(wanted: ModelOptions, card: ModelCard) -> Options:
     """Return how the predictor is to run the model.
 
     Raises:
-        Refusal: the rule wants structures that the model does not find.
+        Refusal: the rule wants structures that the model does not find, or what MR has not.
     """
     known = {structure.name for structure in card.structures}
     unknown = [name for name in wanted.structures if name not in known]
@@ -204,6 +206,11 @@ def run_options(wanted: ModelOptions, card: ModelCard) -> Options:
         raise Refusal(
             "UNKNOWN_STRUCTURES",
             f"The model {card.id} does not find {', '.join(unknown)}; correct the rule's options.",
+        )
+    if wanted.body_crop and card.modality != "CT":
+        raise Refusal(
+            "BODY_CROP_NOT_FOR_MR",
+            f"The model {card.id} takes {card.modality}, where no value stands for air.",
         )
     return Options(
         mode=wanted.mode,

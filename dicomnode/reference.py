@@ -57,7 +57,7 @@ def run_reference(
     if len(series) != 1:
         raise DicomnodeError(f"{folder}: expected one series, found {len(series)}")
     (files,) = series.values()
-    scan = read_scan(files)
+    scan = read_scan(files, modality=card.modality)
     reference = agreement.read_labels(labels, scan)
     options = ModelOptions(mode="exact" if exact else "fast")
     plan = Plan(

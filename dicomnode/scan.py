@@ -1,4 +1,4 @@
-"""A CT series as one volume, and the label map made from it.
+"""A CT or MR series as one volume, and the label map made from it.
 
 What imaging produces, and what the analysis and the results stand on. Nothing here reads or writes
 DICOM, and the arrays are never changed after construction.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,11 @@ from pydicom.dataset import Dataset
 
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM's patient axes run to the left, back and head; NIfTI's to the right, front and head."""
+
+
+Modality = Literal["CT", "MR"]
+AIR_HU = -1024
+"""Lowest value of CT; padding becomes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,10 +39,11 @@ class SliceSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scan:
-    """A consistent stack of CT slices in the order of their positions along the normal."""
+    """A consistent stack of slices in the order of their positions along the normal."""
 
     volume: NDArray[np.int16]
-    """Hounsfield units [slice, row, column], not below -1024; padding is -1024."""
+    """[slice, row, column]. Of CT Hounsfield units, not below -1024, with padding -1024; of MR the
+    signal, with padding 0."""
     padding: tuple[bytes | None, ...] | None
     """For each slice the bits (`numpy.packbits`) of where the scanner measured nothing; None where
     it is nowhere, or nowhere at all. In this form it weighs next to nothing; see `valid`."""
@@ -63,6 +70,12 @@ class Scan:
     """Some slice went through lossy compression."""
     digest: str
     """sha256 over pixels, geometry, SOP Instance UIDs and frame numbers, hexadecimal."""
+    modality: Modality = "CT"
+
+    @property
+    def empty_value(self) -> int:
+        """What stands for nothing: air, or no signal."""
+        return AIR_HU if self.modality == "CT" else 0
 
     @property
     def valid(self) -> NDArray[np.bool_] | None:

@@ -1,7 +1,7 @@
-"""What is measured of each structure: its volume, its HU, and whether the image cuts it off.
+"""What is measured of each structure: its volume, its values, and whether the image cuts it off.
 
-One pass over the volume into a table of (label, HU) counts, from which everything follows exactly.
-NumPy only.
+Values are HU of CT, signal of MR. One pass over the volume into a table of (label, value) counts,
+from which everything follows exactly. NumPy only.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Measurement:
     voxels: int
     """All voxels with the label, padding included."""
     volume_ml: float
-    mean_hu: float | None
-    """None where every voxel is padding; so are the next two."""
-    sd_hu: float | None
+    mean: float | None
+    """Of the values; None where every voxel is padding; so are the next two."""
+    sd: float | None
     """Of the population: the root of the mean squared deviation."""
-    median_hu: float | None
+    median: float | None
     """Mean of the two middle values where their number is even."""
     touches_border: bool
     """The structure reaches a face of the array, or padding: it may go on outside, and its volume
@@ -48,11 +48,11 @@ def measure(
     """Measure every structure that occurs in `labels`, in the order of `structures`.
 
     Args:
-        volume: HU, [i, j, k].
+        volume: HU or signal, [i, j, k].
         labels: model labels on the same grid; 0 is background.
         voxel_volume_mm3: volume of one voxel; an array [i] where it differs from plane to plane.
         structures: the labels and their names.
-        valid_mask: False where the voxel is padding and has no HU; None if there is no padding.
+        valid_mask: False where the voxel is padding and has no value; None if there is no padding.
 
     Raises:
         ValueError: shapes differ, or a label is not in `structures`.
@@ -88,7 +88,7 @@ def _count(
     low: int,
     width: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the voxels of each label, and the table [label, HU - low] of those that are valid."""
+    """Return the voxels of each label, and the table [label, value - low] of the valid ones."""
     voxels = np.zeros(LABELS, dtype=np.int64)
     table = np.zeros(LABELS * width, dtype=np.int64)
     planes = max(1, CHUNK_VOXELS // max(1, labels[0].size))
@@ -98,7 +98,7 @@ def _count(
         voxels += np.bincount(labels[part][found], minlength=LABELS)
         if valid is not None:
             found &= valid[part]
-        # From the lowest HU on, so that the sum stays positive; int64, since int16 would wrap.
+        # From the lowest value on, so that the sum stays positive; int64, since int16 would wrap.
         key = labels[part][found].astype(np.int64) * width
         key += volume[part][found]
         key -= low
@@ -137,15 +137,15 @@ def _measurement(
         name=structure.name,
         voxels=voxels,
         volume_ml=volume_mm3 / 1000,
-        mean_hu=mean,
-        sd_hu=sd,
-        median_hu=median,
+        mean=mean,
+        sd=sd,
+        median=median,
         touches_border=touches_border,
     )
 
 
 def _statistics(counts: NDArray[np.int64], low: int) -> tuple[float | None, ...]:
-    """Return mean, standard deviation and median of a histogram that begins at `low` HU."""
+    """Return mean, standard deviation and median of a histogram that begins at `low`."""
     number = int(counts.sum())
     if number == 0:
         return None, None, None

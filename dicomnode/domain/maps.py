@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Literal
 
 from dicomnode.domain.images import ImageFacts
 
@@ -73,6 +74,14 @@ _TYPE_WORDS_TEXT = """
 """
 _TYPE_WORDS = frozenset(_TYPE_WORDS_TEXT.split())
 """Of Image Type, value 3 and later, as words or with several words joined."""
+_MR_TYPE_WORDS_TEXT = """
+    ADC EADC FA TENSOR TRACE TRACEW PHASE P VELOCITY FLOW PERFUSION RCBF RCBV RMTT CBF CBV MTT TTP
+    TMAX PBV PERMEABILITY MIP MINIP MAXIMUM MINIMUM PROJECTION VRT SSD CPR CURVED SUBTRACTION SUBTRACT
+    SUB DIVISION MULTIPLICATION DEVIATION DIFFERENCE FUSION FUSED COLOR RGB OVERLAY SCREENSHOT SCREEN
+    SCREENSAVE REPORT
+"""
+_MR_TYPE_WORDS = frozenset(_MR_TYPE_WORDS_TEXT.split())
+"""Maps of diffusion, perfusion, phase and flow; water and fat images of Dixon are images."""
 _MONO_WORDS = frozenset({"VMI", "MONO", "MONOE", "MONOENERGETIC", "MONOCHROMATIC", "MONOPLUS"})
 _LOCALIZER_WORDS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "SCANOGRAM"})
 
@@ -151,6 +160,12 @@ def _image_type(facts: ImageFacts) -> Iterable[str]:
         yield f"Image Type has {', '.join(found)}"
 
 
+def _mr_image_type(facts: ImageFacts) -> Iterable[str]:
+    found = sorted(_type_words(facts) & _MR_TYPE_WORDS)
+    if found:
+        yield f"Image Type has {', '.join(found)}"
+
+
 def _derivation(facts: ImageFacts) -> Iterable[str]:
     for code in facts.derivation_codes:
         scheme, _, value = code.partition(":")
@@ -194,13 +209,25 @@ _ORDER = {NOT_A_VOLUME: 0, DERIVED_MAP: 1, NOT_HU: 2}
 """Which code tells most where signs of several are found."""
 
 
+_MR_TABLE: tuple[tuple[str, Callable[[ImageFacts], Iterable[str]]], ...] = (
+    (NOT_A_VOLUME, _localizer),
+    (NOT_A_VOLUME, _described_localizer),
+    (DERIVED_MAP, _mr_image_type),
+    (DERIVED_MAP, _derivation),
+    (DERIVED_MAP, _calculation),
+    (DERIVED_MAP, _presentation),
+    (DERIVED_MAP, _described_map),
+)
+_TABLES = {"CT": _TABLE, "MR": _MR_TABLE}
+
+
 @lru_cache(maxsize=1024)
-def signs(facts: ImageFacts) -> tuple[Sign, ...]:
+def signs(facts: ImageFacts, modality: Literal["CT", "MR"] = "CT") -> tuple[Sign, ...]:
     """Return every sign that the image is no CT image in HU; what tells most comes first.
 
-    Virtual monoenergetic images are in HU and have no sign by that alone: see `energy`.
+    Of MR: no image of signal. Virtual monoenergetic images are in HU and have no sign by that alone: see `energy`.
     """
-    found = [Sign(code=code, says=says) for code, look in _TABLE for says in look(facts)]
+    found = [Sign(code=code, says=says) for code, look in _TABLES[modality] for says in look(facts)]
     return tuple(sorted(found, key=lambda sign: _ORDER[sign.code]))
 
 

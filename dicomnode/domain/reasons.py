@@ -29,7 +29,15 @@ REASONS: Mapping[str, str] = MappingProxyType(
             "Patient or study text cannot be copied exactly, because its character set is wrong or "
             "unknown; correct Specific Character Set at the source."
         ),
-        "NOT_CT": "The series holds no CT images.",
+        "NOT_CT": "The rule's model takes CT, and the series holds no CT images.",
+        "NOT_MR": "The rule's model takes MR, and the series holds no single-frame MR images.",
+        "VALUES_OUT_OF_RANGE": (
+            "The signal of the MR images is beyond 16 bits, or so small that whole numbers cannot "
+            "hold it."
+        ),
+        "BODY_CROP_NOT_FOR_MR": (
+            "The rule asks for body_crop with a model of MR images; correct the rule's options."
+        ),
         "BAD_FRAMES": (
             "A multi-frame CT instance does not say what its frames are: functional groups are "
             "missing, damaged or of another number than the frames."

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from dicomnode.domain.geometry import coverage_mm, orientation_of
 from dicomnode.domain.plans import DEFAULT_OPTIONS, ModelOptions
 from dicomnode.domain.records import SeriesFacts
-from dicomnode.domain.series import CT_SOP_CLASSES
+from dicomnode.domain.series import modality_of
 
 Orientation = Literal["axial", "coronal", "sagittal", "oblique"]
 
@@ -190,13 +190,17 @@ def _mismatch_of_numbers(condition: Condition, series: SeriesFacts) -> str | Non
 def choose(rules: Sequence[Rule], series: SeriesFacts) -> Choice:
     """Return the first matching rule's choice for a series.
 
-    Whatever the rules say, only CT storage classes are analysed.
+    Whatever the rules say, only CT storage classes are analysed, and MR Image Storage where a rule
+    names the modality: most models know CT alone.
     """
-    if not CT_SOP_CLASSES.issuperset(series.sop_class_uids) or not series.sop_class_uids:
-        return Choice(model=None, rule=None, destinations=(), why="not a CT image series")
+    modality = modality_of(series.sop_class_uids)
+    if modality is None:
+        return Choice(model=None, rule=None, destinations=(), why="not a CT or MR image series")
     reasons = []
     for index, rule in enumerate(rules):
         reason = mismatch(rule.when, series)
+        if reason is None and modality == "MR" and rule.model and not _any_like(rule.when.modality, "MR"):
+            reason = "it does not name the modality MR"
         if reason is None:
             why = f"rule {rule.name!r}" if rule.model else f"rule {rule.name!r} analyses nothing"
             return Choice(

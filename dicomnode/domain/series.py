@@ -13,6 +13,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+from typing import Literal
 
 from dicomnode.domain.images import NOTHING_STATED, ImageFacts
 from dicomnode.domain.maps import energy, signs
@@ -25,6 +26,7 @@ CT_SOP_CLASSES = frozenset(
         "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
     }
 )
+MR_SOP_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.4"})  # MR Image Storage
 SAME_PLACE_MM = 0.01
 NOTHING_COUNTS = "NOTHING_COUNTS"
 """Code: no instance of the series may be analysed."""
@@ -38,6 +40,14 @@ class Member:
     facts: ImageFacts
     place_mm: float | None
     calling_ae: str | None = None
+
+
+def modality_of(sop_class_uids: Iterable[str]) -> Literal["CT", "MR"] | None:
+    """Return what images of these SOP classes are, if they are all of one kind that is analysed."""
+    classes = frozenset(sop_class_uids)
+    if not classes:
+        return None
+    return "CT" if classes <= CT_SOP_CLASSES else "MR" if classes <= MR_SOP_CLASSES else None
 
 
 def summarise(
@@ -59,7 +69,8 @@ def summarise(
     )
     places, frames = _places(stack)
     gaps = [after - before for before, after in pairwise(places)]
-    virtual = energy(image)
+    is_ct = modality_of(member.sop_class_uid for member in members) == "CT"
+    virtual = energy(image) if is_ct else None
     return SeriesFacts(
         modality=modality,
         sop_class_uids=tuple(sorted({member.sop_class_uid for member in members})),
@@ -93,12 +104,13 @@ def _stack(images: Sequence[Member]) -> tuple[list[Member], str, str]:
             "NOTHING_COUNTS",
             "none of its instances counts: results of this node, or rejected",
         )
-    if any(image.sop_class_uid not in CT_SOP_CLASSES for image in images):
-        return [], "NOT_CT", "it holds other objects than CT images"
+    modality = modality_of(image.sop_class_uid for image in images)
+    if modality is None:
+        return [], "NOT_CT", "it holds other objects than CT or MR images"
     against: Counter[tuple[str, str]] = Counter()
     usable: dict[Hashable, list[Member]] = {}
     for member in images:
-        found = signs(member.facts)
+        found = signs(member.facts, modality)
         if found:
             against[(found[0].code, "; ".join(sign.says for sign in found))] += 1
         else:
@@ -109,7 +121,7 @@ def _stack(images: Sequence[Member]) -> tuple[list[Member], str, str]:
     harmful = sum(n for (code, _), n in against.items() if code != "NOT_A_VOLUME")
     good = sum(len(part) for part in usable.values())
     if harmful >= good:
-        return [], "MIXED_CONTENT", f"{harmful} of {len(images)} images are no CT in HU"
+        return [], "MIXED_CONTENT", f"{harmful} of {len(images)} images are no CT in HU, or no MR"
     stack = min(usable.items(), key=lambda item: (-len(item[1]), repr(item[0])))[1]
     first = stack[0].facts
     if not first.frame_of_reference_uid:

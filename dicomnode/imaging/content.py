@@ -28,7 +28,12 @@ _OBLIQUE = 0.3
 
 
 def check_content(scan: Scan) -> tuple[ContentFinding, ...]:
-    """Return what is wrong with the values, the posture and the stated orientation."""
+    """Return what is wrong with the values, the posture and the stated orientation.
+
+    Values and posture are known by their Hounsfield units: of MR only the headers are compared.
+    """
+    if scan.modality != "CT":
+        return check_orientation(scan.sources[0].fields, scan.orientation)
     values = check_values(scan.volume, scan.valid)
     stated = check_orientation(scan.sources[0].fields, scan.orientation)
     if any(finding.code == "VALUES_NOT_HU" for finding in values):

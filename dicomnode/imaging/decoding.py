@@ -1,4 +1,4 @@
-"""Pixel data of one CT image -> Hounsfield units.
+"""Pixel data of one image -> Hounsfield units of CT, signal of MR.
 
 Uncompressed images are read where they lie, compressed ones by `codecs`. Nothing here knows of
 geometry or of the series.
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import UID
+from pydicom.uid import UID, MRImageStorage
 
 from dicomnode.errors import Refusal
 from dicomnode.imaging import codecs
@@ -19,9 +19,8 @@ from dicomnode.imaging.elements import Buffer
 from dicomnode.imaging.fields import Fields, number, text
 from dicomnode.imaging.frames import Image
 from dicomnode.imaging.parsing import Parsed
+from dicomnode.scan import AIR_HU
 
-AIR_HU = -1024
-"""Lowest value of a result; padding becomes it."""
 PADDING_HU = -1500
 """Nothing is less dense than vacuum at -1024; values this low are undeclared padding."""
 _INT16 = np.iinfo(np.int16)
@@ -78,7 +77,7 @@ def format_of(fields: Fields, *, little: bool) -> Format:
 def decode_image(
     image: Image, data: Buffer, spans: codecs.Spans | None, out: NDArray[np.int16]
 ) -> NDArray[np.bool_] | None:
-    """Write the HU of an image to `out` [row, column], rounded and not below -1024.
+    """Write the values of an image to `out` [row, column]: HU, not below -1024, or signal; rounded.
 
     Args:
         image: what to decode.
@@ -88,7 +87,7 @@ def decode_image(
 
     Returns:
         Where the image is padding (Pixel Padding Value and Range Limit, PS3.3 C.7.5.1.1.2, or
-        values below any density), whose HU is -1024; None where there is none.
+        values below any density), whose HU is -1024, whose signal is 0; None where there is none.
 
     Raises:
         Refusal: UNDECODABLE.
@@ -105,7 +104,8 @@ def decode_image(
             cells = codecs.decode(bits, syntax, stored_as.shape, unsigned)
         except codecs.CodecError as error:
             raise undecodable(syntax, error) from None
-    return to_hounsfield(cells, stored_as, image.fields, out)
+    convert = to_signal if image.instance.sop_class_uid == MRImageStorage else to_hounsfield
+    return convert(cells, stored_as, image.fields, out)
 
 
 def fragments_of(instance: Parsed, data: Buffer) -> list[codecs.Spans] | None:
@@ -159,6 +159,30 @@ def to_hounsfield(
     if padding is None or not padding.any():
         return None
     np.copyto(out, AIR_HU, where=padding)
+    return padding
+
+
+def to_signal(
+    cells: NDArray[Any], stored_as: Format, fields: Fields, out: NDArray[np.int16]
+) -> NDArray[np.bool_] | None:
+    """Write the signal of MR pixel cells to `out`; return where they are padding.
+
+    Rescaled where the header says so, as scanners do that store each image in its own scale.
+
+    Raises:
+        Refusal: VALUES_OUT_OF_RANGE, where whole numbers of 16 bits cannot hold the signal.
+    """
+    stored = _stored_values(cells, stored_as)
+    slope, intercept = number(fields, "RescaleSlope"), number(fields, "RescaleIntercept")
+    padding = _padding(cells, stored, stored_as, fields)
+    signal = stored * (slope or 1.0) + (intercept or 0.0)
+    low, high = float(signal.min()), float(signal.max())
+    if not (_INT16.min <= low and high <= _INT16.max):
+        raise Refusal("VALUES_OUT_OF_RANGE", f"The signal reaches from {low:g} to {high:g}.")
+    np.rint(signal, out=out, casting="unsafe")
+    if padding is None or not padding.any():
+        return None
+    np.copyto(out, 0, where=padding)
     return padding
 
 

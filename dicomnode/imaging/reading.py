@@ -23,23 +23,30 @@ from dicomnode.imaging.slices import Slice, check_identity, content_of, slice_or
 from dicomnode.imaging.stacks import choose_stack
 from dicomnode.imaging.volumes import Decoded, decode_volume
 from dicomnode.quiet import quiet_pydicom
-from dicomnode.scan import Scan, SliceSource
+from dicomnode.scan import Modality, Scan, SliceSource
 
-_NO_CT = "NOT_CT"
-_HARMLESS = (_NO_CT, "NOT_A_VOLUME")
+LEAST_LEVELS = 64
+"""Of the signal of MR, in whole numbers."""
+_FOREIGN = ("NOT_CT", "NOT_MR")
+_HARMLESS = (*_FOREIGN, "NOT_A_VOLUME")
 _OF_A_FRAME = ("KVP", "ConvolutionKernel", "SliceThickness", "PixelSpacing", "ImageType")
 """What reports tell of the first slice; enhanced objects have it in functional groups only."""
 
 
 def read_scan(
-    instances: Sequence[Source], threads: int | None = None, *, monoenergetic: bool = False
+    instances: Sequence[Source],
+    threads: int | None = None,
+    *,
+    modality: Modality = "CT",
+    monoenergetic: bool = False,
 ) -> Scan:
-    """Make one CT volume in Hounsfield units from the files of a series, in any order.
+    """Make one volume, of CT in Hounsfield units, from the files of a series, in any order.
 
     Args:
         instances: whole DICOM files (PS3.10) of one series, single-frame or multi-frame: their
             bytes, or their paths, whose bytes are then in memory only while they are looked at.
         threads: decode with so many; None: one for each processor this process may use.
+        modality: what the images have to be.
         monoenergetic: virtual monoenergetic images are wanted; otherwise they are refused.
 
     Raises:
@@ -53,7 +60,7 @@ def read_scan(
         unique, findings = _without_repeats(parsed)
         findings += _missing_parts(unique)
         images = [image for item in unique for image in images_of(item, known)]
-        slices, left_out = _usable(images, monoenergetic=monoenergetic)
+        slices, left_out = _usable(images, modality, monoenergetic=monoenergetic)
         # The order of arrival decides nothing.
         slices.sort(key=lambda item: (item.sop_instance_uid, item.image.frame_number or 0))
         stack = choose_stack(slices)
@@ -62,7 +69,23 @@ def read_scan(
         geometry = stack_geometry(positions, first.orientation, first.pixel_spacing)
         ordered = [stack.slices[index] for index in geometry.order]
         said = [*findings, *left_out, *stack.findings]
-        return _scan(ordered, geometry, len(images), said, decode_volume(ordered, threads))
+        scan = _scan(
+            ordered, geometry, len(images), said, decode_volume(ordered, threads), modality
+        )
+        if modality == "MR":
+            _check_levels(scan.volume)
+        return scan
+
+
+def _check_levels(signal: NDArray[np.int16]) -> None:
+    """Refuse MR whose scale is so small that rounding has left next to nothing of the signal.
+
+    Raises:
+        Refusal: VALUES_OUT_OF_RANGE.
+    """
+    low, high = int(signal.min()), int(signal.max())
+    if high - low < LEAST_LEVELS:
+        raise Refusal("VALUES_OUT_OF_RANGE", f"The signal reaches only from {low} to {high}.")
 
 
 def _without_repeats(parsed: Sequence[Parsed]) -> tuple[list[Parsed], list[str]]:
@@ -97,14 +120,16 @@ def _missing_parts(parsed: Sequence[Parsed]) -> list[str]:
     ]
 
 
-def _usable(images: Sequence[Image], *, monoenergetic: bool) -> tuple[list[Slice], list[str]]:
+def _usable(
+    images: Sequence[Image], modality: Modality, *, monoenergetic: bool
+) -> tuple[list[Slice], list[str]]:
     """Return the slices that can be part of a volume, and sentences on the rest."""
-    found = [slice_or_reason(image, monoenergetic=monoenergetic) for image in images]
+    found = [slice_or_reason(image, modality, monoenergetic=monoenergetic) for image in images]
     counts = Counter(reason for reason in found if isinstance(reason, str))
     instances = {
         id(image.instance): image.instance
         for image, reason in zip(images, found, strict=True)
-        if reason != _NO_CT
+        if reason not in _FOREIGN
     }
     if not instances:
         raise _refused(counts, len(images))
@@ -139,6 +164,7 @@ def _scan(
     total: int,
     findings: Sequence[str],
     decoded: Decoded,
+    modality: Modality,
 ) -> Scan:
     first = ordered[0]
     images = [item.image for item in ordered]
@@ -147,7 +173,7 @@ def _scan(
     if lossy:
         said.append("The images went through lossy compression.")
     header = _header(first.image)
-    said += _checked_content(header, images)
+    said += _checked_content(header, images, modality)
     positions = np.array([item.position for item in ordered])
     along_row, along_column = orthonormal(first.orientation)
     return Scan(
@@ -163,10 +189,13 @@ def _scan(
         findings=tuple(said),
         lossy=lossy,
         digest=_digest(decoded, (geometry.affine, positions), ordered),
+        modality=modality,
     )
 
 
-def _checked_content(header: Dataset, images: Sequence[Image]) -> list[str]:
+def _checked_content(
+    header: Dataset, images: Sequence[Image], modality: Modality
+) -> list[str]:
     """Look at what only a whole header says, codes and units; return what the report must say.
 
     Raises:
@@ -176,9 +205,11 @@ def _checked_content(header: Dataset, images: Sequence[Image]) -> list[str]:
     facts = replace(
         content, units=whole.units, derivation_codes=whole.derivation_codes, kev=whole.kev
     )
-    found = signs(facts)
+    found = signs(facts, modality)
     if found:
         raise Refusal(found[0].code, f"{found[0].says}.")
+    if modality == "MR":
+        return []
     virtual = energy(facts)
     energies = [energy(content_of(image.fields)) for image in images]
     if len({None if one is None else one.kev or 0.0 for one in energies}) > 1:

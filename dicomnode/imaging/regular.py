@@ -18,7 +18,6 @@ from dicomnode.scan import Scan
 
 LEAST_SPACING_MM = 1.0
 """Finer than this the grid is not made, however close two slices lie."""
-AIR_HU = -1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -62,7 +61,7 @@ def regular_grid(scan: Scan) -> RegularGrid:
     shifts -= low
 
     volume = np.empty((count, *size), np.int16)
-    planes = _Planes(scan.volume, shifts, size)
+    planes = _Planes(scan, shifts, size)
     for index in range(count):
         depth = min(index * step, float(depths[-1]))
         upper = int(np.clip(np.searchsorted(depths, depth, side="right"), 1, len(depths) - 1))
@@ -86,18 +85,17 @@ def regular_grid(scan: Scan) -> RegularGrid:
 class _Planes:
     """Slices shifted to where they lie in the grid's planes, the last two kept."""
 
-    def __init__(
-        self, volume: NDArray[np.int16], shifts: NDArray[np.float64], size: tuple[int, ...]
-    ) -> None:
-        self._volume, self._shifts, self._size = volume, shifts, size
+    def __init__(self, scan: Scan, shifts: NDArray[np.float64], size: tuple[int, ...]) -> None:
+        self._empty = scan.empty_value
+        self._volume, self._shifts, self._size = scan.volume, shifts, size
         self._kept: dict[int, NDArray[np.float32]] = {}
 
     def __getitem__(self, index: int) -> NDArray[np.float32]:
         if index not in self._kept:
-            plane = np.full(self._size, AIR_HU, np.float32)
+            plane = np.full(self._size, self._empty, np.float32)
             rows, columns = self._volume.shape[1:]
             plane[:rows, :columns] = self._volume[index]
-            shifted = ndimage.shift(plane, self._shifts[index], order=1, cval=AIR_HU)
+            shifted = ndimage.shift(plane, self._shifts[index], order=1, cval=self._empty)
             self._kept = {n: kept for n, kept in self._kept.items() if n >= index - 1}
             self._kept[index] = shifted
         return self._kept[index]

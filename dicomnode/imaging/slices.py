@@ -1,4 +1,4 @@
-"""Which images of a series can be part of a CT volume, and which cannot, with the reason.
+"""Which images of a series can be part of a volume, and which cannot, with the reason.
 
 Identity is checked here too: a result may only be made for a series whose patient and study are
 beyond doubt.
@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import CTImageStorage
+from pydicom.uid import CTImageStorage, MRImageStorage
 
 from dicomnode.domain.identifiers import InvalidUIDError, parse_uid
 from dicomnode.domain.images import ImageFacts
@@ -21,6 +21,7 @@ from dicomnode.errors import Refusal
 from dicomnode.imaging.fields import Fields, number, numbers, text
 from dicomnode.imaging.frames import MULTIFRAME, Image
 from dicomnode.imaging.parsing import Parsed
+from dicomnode.scan import Modality
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _IDENTITY = (
@@ -92,21 +93,27 @@ def check_identity(parsed: Sequence[Parsed]) -> None:
             raise Refusal("MIXED_SERIES", f"The instances disagree on {keyword}.")
 
 
-def slice_or_reason(image: Image, *, monoenergetic: bool = False) -> Slice | str:
-    """Return the image as a slice, or the code of why it cannot be part of a CT volume in HU.
+def slice_or_reason(
+    image: Image, modality: Modality = "CT", *, monoenergetic: bool = False
+) -> Slice | str:
+    """Return the image as a slice, or the code of why it cannot be part of such a volume.
 
     Args:
+        image: to look at.
+        modality: what it has to be; CT is in HU.
         monoenergetic: virtual monoenergetic images are wanted.
     """
     fields = image.fields
-    modality = text(fields, "Modality").upper()
-    sop_class = image.instance.sop_class_uid
-    if (sop_class != CTImageStorage and sop_class not in MULTIFRAME) or modality not in ("", "CT"):
+    classes = (CTImageStorage, *MULTIFRAME) if modality == "CT" else (MRImageStorage,)
+    stated = text(fields, "Modality").upper()
+    if image.instance.sop_class_uid not in classes or stated not in ("", modality):
+        if modality == "MR":
+            return "NOT_MR"
         return "NOT_CT"
-    found = signs(content_of(fields))
+    found = signs(content_of(fields), modality)
     if found:
         return found[0].code
-    if not monoenergetic and energy(content_of(fields)) is not None:
+    if modality == "CT" and not monoenergetic and energy(content_of(fields)) is not None:
         return "MONOENERGETIC"
     if not text(fields, "FrameOfReferenceUID"):
         return "NO_FRAME_OF_REFERENCE"

@@ -1,6 +1,8 @@
-"""What a Hounsfield value was measured on: contrast, tube voltage, kernel, thickness, compression.
+"""What a value was measured on: contrast, tube voltage, kernel, thickness, compression; of MR the
+sequence and its times.
 
-The same organ differs by tens of HU between these, so the report says them beside every value.
+The same organ differs by tens of HU between these, and the signal of MR has no scale at all: so the
+report says them beside every value.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ _NOT_GIVEN = frozenset({"NONE", "NO", "NO CONTRAST", "WITHOUT", "NATIVE"})
 def acquisition_sentence(source: Source) -> str:
     """Return one sentence on how the images were made; what the header does not say is unknown."""
     header = source.acquisition
+    if source.scan.modality == "MR":
+        return _mr_sentence(source)
     voltage, kernel = _text(header, "KVP"), _text(header, "ConvolutionKernel")
     thickness = slice_thickness(header)
     return (
@@ -23,6 +27,25 @@ def acquisition_sentence(source: Source) -> str:
         f"kernel {kernel or 'unknown'}, "
         f"slice thickness {f'{thickness} mm' if thickness else 'unknown'}, "
         f"{'lossy' if source.scan.lossy else 'no lossy'} compression."
+    )
+
+
+def _mr_sentence(source: Source) -> str:
+    header = source.acquisition
+    thickness = slice_thickness(header)
+    field, echo, repetition = (
+        f"{name} {float(text):g} {unit}" if _is_number(text) else f"{name} unknown"
+        for name, text, unit in (
+            ("field", _text(header, "MagneticFieldStrength"), "T"),
+            ("echo time", _text(header, "EchoTime"), "ms"),
+            ("repetition time", _text(header, "RepetitionTime"), "ms"),
+        )
+    )
+    return (
+        f"Measured on MR with contrast {contrast(header)}, {field}, "
+        f"sequence {_text(header, 'ScanningSequence') or 'unknown'}, {echo}, {repetition}, "
+        f"slice thickness {f'{thickness} mm' if thickness else 'unknown'}, "
+        f"{'lossy' if source.scan.lossy else 'no lossy'} compression; the signal has no unit."
     )
 
 

@@ -191,7 +191,7 @@ def _slice_header(scan: Scan, source: SliceSource, common: Dataset) -> Dataset:
     fields = source.fields
     result.SOPClassUID = source.sop_class_uid
     result.SOPInstanceUID = source.sop_instance_uid
-    result.Modality = "CT"
+    result.Modality = scan.modality
     for keyword in ("SeriesInstanceUID", "FrameOfReferenceUID", "PositionReferenceIndicator"):
         setattr(result, keyword, "\\".join(fields.get(keyword, ())))
     result.Rows, result.Columns = scan.volume.shape[1:]

@@ -40,12 +40,12 @@ class Measured(Protocol):
         """Of all voxels with the label, mL."""
 
     @property
-    def mean_hu(self) -> float | None:
-        """Mean of the measured voxels in HU; None where there is none."""
+    def mean(self) -> float | None:
+        """Mean of the measured voxels, HU of CT or signal of MR; None where there is none."""
 
     @property
-    def sd_hu(self) -> float | None:
-        """Standard deviation of the measured voxels in HU; None where there is none."""
+    def sd(self) -> float | None:
+        """Standard deviation of the measured voxels; None where there is none."""
 
     @property
     def touches_border(self) -> bool:

@@ -1,8 +1,8 @@
 """Measurements -> Comprehensive 3D SR, TID 1500 Measurement Report (PS3.16).
 
-One TID 1411 group a segment: volume, mean and standard deviation of its Hounsfield values, and what
-they were measured on. A structure that the field of view cuts has no volume. A scan in which
-nothing was found has a report without groups that says so.
+One TID 1411 group a segment: volume, mean and standard deviation of its Hounsfield values (of MR:
+of its signal), and what they were measured on. A structure that the field of view cuts has no
+volume. A scan in which nothing was found has a report without groups that says so.
 """
 
 from __future__ import annotations
@@ -34,13 +34,23 @@ from dicomnode.results.references import distinct
 from dicomnode.results.seg import AI_FAMILY, Segment, concept
 from dicomnode.results.seg import SOP_CLASS_UID as SEG_SOP_CLASS_UID
 from dicomnode.results.uids import Identifiers, device_uid
+from dicomnode.scan import Modality
 
 SOP_CLASS_UID = str(Comprehensive3DSRStorage)
-CT_PROCEDURE = Code("25045-6", "LN", "CT unspecified body region")
+PROCEDURES: Mapping[Modality, Code] = {
+    "CT": Code("25045-6", "LN", "CT unspecified body region"),
+    "MR": Code("25056-3", "LN", "MRI unspecified body region"),
+}
 VOLUME = Code("118565006", "SCT", "Volume")
 MILLILITRE = Code("mL", "UCUM", "mL")
-ATTENUATION = Code("112031", "DCM", "Attenuation Coefficient")
-HOUNSFIELD = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
+INTENSITIES: Mapping[Modality, tuple[Code, Code]] = {
+    "CT": (
+        Code("112031", "DCM", "Attenuation Coefficient"),
+        Code("[hnsf'U]", "UCUM", "Hounsfield unit"),
+    ),
+    "MR": (Code("110852", "DCM", "MR signal intensity"), Code("1", "UCUM", "no units")),
+}
+"""What is measured, and its unit (CID 7469, CID 7181)."""
 MEAN = Code("373098007", "SCT", "Mean")
 STANDARD_DEVIATION = Code("386136009", "SCT", "Standard Deviation")
 COMMENT = Code("121106", "DCM", "Comment")
@@ -121,7 +131,7 @@ def _content(source: Source, report: Report, model: Model, plan: Plan) -> sr.Con
     items.append(
         sr.CodeContentItem(
             name=codes.DCM.ProcedureReported,
-            value=CT_PROCEDURE,
+            value=PROCEDURES[source.scan.modality],
             relationship_type=sr.RelationshipTypeValues.HAS_CONCEPT_MOD,
         )
     )
@@ -199,7 +209,7 @@ def _group(
         algorithm_id=sr.AlgorithmIdentification(
             name=model.title, version=model.version, family=AI_FAMILY
         ),
-        measurements=list(_measurements(measured)),
+        measurements=list(_measurements(measured, source.scan.modality)),
     )
     remarks = [acquisition_sentence(source), *([CUT] if measured.touches_border else [])]
     group[0].ContentSequence.append(_comment(" ".join(remarks)))
@@ -214,14 +224,13 @@ def _site(segment: Segment) -> sr.FindingSite:
     )
 
 
-def _measurements(measured: Measured) -> Iterator[sr.Measurement]:
+def _measurements(measured: Measured, modality: Modality) -> Iterator[sr.Measurement]:
+    name, unit = INTENSITIES[modality]
     if not measured.touches_border:
         yield sr.Measurement(name=VOLUME, value=round(measured.volume_ml, 3), unit=MILLILITRE)
-    for value, derivation in ((measured.mean_hu, MEAN), (measured.sd_hu, STANDARD_DEVIATION)):
+    for value, derivation in ((measured.mean, MEAN), (measured.sd, STANDARD_DEVIATION)):
         if value is not None:
-            yield sr.Measurement(
-                name=ATTENUATION, value=round(value, 1), unit=HOUNSFIELD, derivation=derivation
-            )
+            yield sr.Measurement(name=name, value=round(value, 1), unit=unit, derivation=derivation)
 
 
 def _container(name: Code) -> sr.ContainerContentItem:

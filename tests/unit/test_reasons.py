@@ -29,7 +29,7 @@ def codes_raised() -> set[str]:
                     found.add(str(code.value))
     tree = ast.parse(Path(slices.__file__).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name == "slice_or_reason":
+        if isinstance(node, ast.FunctionDef) and node.name.endswith("slice_or_reason"):
             found |= {
                 constant.value
                 for returned in ast.walk(node)

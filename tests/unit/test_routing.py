@@ -121,11 +121,25 @@ def test_without_rules_nothing_is_analysed() -> None:
     assert (choose((), SERIES).model, choose((), SERIES).why) == (None, "there are no rules")
 
 
-@pytest.mark.parametrize("classes", [(), (MR,), (SEG,), (CT, SEG), (CT, MR)])
-def test_only_ct_storage_classes_are_ever_analysed(classes: tuple[str, ...]) -> None:
-    """Whatever Modality says: an MR that calls itself CT, or a result routed back."""
+@pytest.mark.parametrize("classes", [(), (SEG,), (CT, SEG), (CT, MR), (MR, SEG)])
+def test_only_ct_and_mr_storage_classes_are_ever_analysed(classes: tuple[str, ...]) -> None:
+    """Whatever Modality says: a mixture, or a result routed back."""
     choice = choose((rule("all"),), replace(SERIES, sop_class_uids=classes))
-    assert (choice.model, choice.why) == (None, "not a CT image series")
+    assert (choice.model, choice.why) == (None, "not a CT or MR image series")
+
+
+def test_mr_is_analysed_only_where_a_rule_names_it() -> None:
+    series = replace(SERIES, modality="MR", sop_class_uids=(MR,))
+    silent = choose((rule("all"),), series)
+    assert (silent.model, silent.why) == (
+        None,
+        "no rule matches ('all': it does not name the modality MR)",
+    )
+    named = rule("mr", "tiny-mr", modality=("MR",))
+    assert choose((rule("all"), named), series).model == "tiny-mr"
+    assert choose((rule("nothing", None),), series).why == "rule 'nothing' analyses nothing"
+    disguised = replace(SERIES, sop_class_uids=(MR,))
+    assert choose((rule("ct", modality=("CT",)),), disguised).model is None
 
 
 @pytest.mark.parametrize("sop_class", sorted(CT_SOP_CLASSES))

@@ -50,24 +50,24 @@ def test_statistics_are_those_of_the_voxels(
         assert m.name == f"thing_{m.label}"
         assert m.voxels == inside.sum()
         assert m.volume_ml == pytest.approx(inside.sum() * 2.5 / 1000, rel=1e-12)
-        assert m.mean_hu == pytest.approx(hu.mean(), rel=1e-12)
-        assert m.sd_hu == pytest.approx(hu.std(), rel=1e-12)
-        assert m.median_hu == np.median(hu)
+        assert m.mean == pytest.approx(hu.mean(), rel=1e-12)
+        assert m.sd == pytest.approx(hu.std(), rel=1e-12)
+        assert m.median == np.median(hu)
 
 
 def test_the_whole_int16_range_does_not_wrap() -> None:
     volume = np.array([[[-32768, 32767], [32767, 32767]]], np.int16)
     labels = np.full(volume.shape, 255, np.uint8)
     (m,) = measure(volume, labels, 1.0, [Structure(label=255, name="last")])
-    assert (m.mean_hu, m.median_hu) == (volume.mean(), 32767)
-    assert m.sd_hu == pytest.approx(volume.astype(float).std())
+    assert (m.mean, m.median) == (volume.mean(), 32767)
+    assert m.sd == pytest.approx(volume.astype(float).std())
 
 
 @pytest.mark.parametrize(("hu", "median"), [([7], 7), ([1, 4], 2.5), ([9, 1, 2], 2)])
 def test_median_of_few(hu: list[int], median: float) -> None:
     volume = np.array(hu, np.int16).reshape(1, 1, -1)
     (m,) = measure(volume, np.ones(volume.shape, np.uint8), 1.0, STRUCTURES)
-    assert m.median_hu == median
+    assert m.median == median
 
 
 def test_padding_counts_in_the_volume_and_has_no_hu() -> None:
@@ -76,7 +76,7 @@ def test_padding_counts_in_the_volume_and_has_no_hu() -> None:
     labels[1:3, 1:3, 1:3] = 1
     (m,) = measure(volume, labels, 1000.0, STRUCTURES, np.zeros(volume.shape, bool))
     assert (m.voxels, m.volume_ml) == (8, 8.0)
-    assert (m.mean_hu, m.sd_hu, m.median_hu) == (None, None, None)
+    assert (m.mean, m.sd, m.median) == (None, None, None)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -142,4 +142,4 @@ def test_a_real_ct_gives_upstreams_volumes_and_intensities(test_data: Path) -> N
     for label, name in names.items():
         expected = upstream[name]
         assert measured[label].volume_ml == pytest.approx(expected["volume"] / 1000, rel=0.03)
-        assert measured[label].mean_hu == pytest.approx(expected["intensity"], abs=2)
+        assert measured[label].mean == pytest.approx(expected["intensity"], abs=2)

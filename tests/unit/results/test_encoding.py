@@ -39,8 +39,8 @@ MODEL = Model(
 class Number:
     label: int
     volume_ml: float = 12.3456
-    mean_hu: float | None = 61.26
-    sd_hu: float | None = 4.04
+    mean: float | None = 61.26
+    sd: float | None = 4.04
     touches_border: bool = False
 
 
@@ -281,7 +281,7 @@ def test_a_structure_cut_by_the_field_of_view_has_no_volume() -> None:
 
 def test_a_segment_of_padding_alone_has_no_hounsfield_values() -> None:
     scan = scan_of()
-    given = (Number(label=2, mean_hu=None, sd_hu=None), Number(label=5))
+    given = (Number(label=2, mean=None, sd=None), Number(label=5))
     sr = encode(prepare(scan), labels_of(scan), MODEL, given, plan())[1]
     assert [name for name, *_ in numbers(groups(read(sr))[0])] == ["Volume"]
 
