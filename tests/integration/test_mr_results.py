@@ -104,7 +104,8 @@ def test_the_report_gives_signal_without_unit_and_no_hounsfield_units(results: P
     sentences = [str(item.TextValue) for item in items(report) if item.ValueType == "TEXT"]
     assert (
         "Measured on MR with contrast unknown, field 3 T, sequence GR, echo time 2.5 ms, "
-        "repetition time 1800 ms, slice thickness 5 mm, no lossy compression; the signal has no unit."
+        "repetition time 1800 ms, slice thickness 5 mm, no lossy compression; "
+        "the signal has no unit."
     ) in sentences
     assert not any("HU" in sentence or "kVp" in sentence for sentence in sentences)
 
