@@ -76,9 +76,9 @@ _TYPE_WORDS = frozenset(_TYPE_WORDS_TEXT.split())
 """Of Image Type, value 3 and later, as words or with several words joined."""
 _MR_TYPE_WORDS_TEXT = """
     ADC EADC FA TENSOR TRACE TRACEW PHASE P VELOCITY FLOW PERFUSION RCBF RCBV RMTT CBF CBV MTT TTP
-    TMAX PBV PERMEABILITY MIP MINIP MAXIMUM MINIMUM PROJECTION VRT SSD CPR CURVED SUBTRACTION SUBTRACT
-    SUB DIVISION MULTIPLICATION DEVIATION DIFFERENCE FUSION FUSED COLOR RGB OVERLAY SCREENSHOT SCREEN
-    SCREENSAVE REPORT
+    TMAX PBV PERMEABILITY MIP MINIP MAXIMUM MINIMUM PROJECTION VRT SSD CPR CURVED SUBTRACTION
+    SUBTRACT SUB DIVISION MULTIPLICATION DEVIATION DIFFERENCE FUSION FUSED COLOR RGB OVERLAY
+    SCREENSHOT SCREEN SCREENSAVE REPORT
 """
 _MR_TYPE_WORDS = frozenset(_MR_TYPE_WORDS_TEXT.split())
 """Maps of diffusion, perfusion, phase and flow; water and fat images of Dixon are images."""
@@ -225,7 +225,8 @@ _TABLES = {"CT": _TABLE, "MR": _MR_TABLE}
 def signs(facts: ImageFacts, modality: Literal["CT", "MR"] = "CT") -> tuple[Sign, ...]:
     """Return every sign that the image is no CT image in HU; what tells most comes first.
 
-    Of MR: no image of signal. Virtual monoenergetic images are in HU and have no sign by that alone: see `energy`.
+    Of MR: that it shows no signal. Virtual monoenergetic images are in HU and have no sign by that
+    alone: see `energy`.
     """
     found = [Sign(code=code, says=says) for code, look in _TABLES[modality] for says in look(facts)]
     return tuple(sorted(found, key=lambda sign: _ORDER[sign.code]))

@@ -199,7 +199,12 @@ def choose(rules: Sequence[Rule], series: SeriesFacts) -> Choice:
     reasons = []
     for index, rule in enumerate(rules):
         reason = mismatch(rule.when, series)
-        if reason is None and modality == "MR" and rule.model and not _any_like(rule.when.modality, "MR"):
+        if (
+            reason is None
+            and modality == "MR"
+            and rule.model
+            and not _any_like(rule.when.modality, "MR")
+        ):
             reason = "it does not name the modality MR"
         if reason is None:
             why = f"rule {rule.name!r}" if rule.model else f"rule {rule.name!r} analyses nothing"

@@ -193,9 +193,7 @@ def _scan(
     )
 
 
-def _checked_content(
-    header: Dataset, images: Sequence[Image], modality: Modality
-) -> list[str]:
+def _checked_content(header: Dataset, images: Sequence[Image], modality: Modality) -> list[str]:
     """Look at what only a whole header says, codes and units; return what the report must say.
 
     Raises:

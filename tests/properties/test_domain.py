@@ -27,7 +27,8 @@ from dicomnode.domain.identifiers import (
 )
 from dicomnode.domain.outcomes import Backoff
 from dicomnode.domain.records import Header, SeriesFacts, StoredInstance
-from dicomnode.domain.routing import CT_SOP_CLASSES, Condition, Rule, choose, mismatch
+from dicomnode.domain.routing import Condition, Rule, choose, mismatch
+from dicomnode.domain.series import CT_SOP_CLASSES
 from dicomnode.spool import Spool
 
 UID_LIKE = st.text(st.sampled_from("0123456789./\\ \0\n-a٣"), max_size=70)

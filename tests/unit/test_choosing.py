@@ -25,6 +25,7 @@ from dicomnode.domain.records import SeriesFacts
 from dicomnode.domain.routing import Condition, Rule
 
 POLICY = ChoosingPolicy()
+MR = "1.2.840.10008.5.1.4.1.1.4"
 
 
 def rule(name: str = "all", model: str | None = "demo", choose: Any = "one", **when: Any) -> Rule:
@@ -230,6 +231,38 @@ def test_monoenergetic_by_rule_alone_and_the_energy_is_told() -> None:
     unknown = [series("?", description="VMI")]
     assert codes(unknown, rule(min_kev=30.0)) == {"?": "NO_RULE"}
     assert codes(unknown, rule(monoenergetic=True)) == {"?": CHOSEN}
+
+
+def mr(uid: str, **image: Any) -> SeriesFacts:
+    """Return the facts of an MR series, which has no rescaling."""
+    plain: dict[str, Any] = {"rescaled": False, "rescale_type": "", "kvp": None, "kernel": ()}
+    images = members(60, 3.0, **(plain | image))
+    return facts_of([replace(one, sop_class_uid=MR) for one in images], uid)
+
+
+def test_mr_is_chosen_by_a_rule_that_names_it() -> None:
+    study = [mr("t1"), series("ct", frame_of_reference_uid="2.9")]
+    assert codes(study) == {"t1": "NO_RULE", "ct": CHOSEN}
+    both = (rule("ct", modality=("CT",)), rule("mr", "brain", modality=("MR",)))
+    study = [replace(study[0], modality="MR"), study[1]]
+    assert codes(study, *both) == {"t1": CHOSEN, "ct": CHOSEN}
+    assert decide(study, *both)["t1"].choice.model == "brain"
+
+
+@pytest.mark.parametrize(
+    ("image", "code"),
+    [
+        ({"image_type": ("DERIVED", "PRIMARY", "DIFFUSION", "ADC")}, "DERIVED_MAP"),
+        ({"image_type": ("ORIGINAL", "PRIMARY", "P", "ND")}, "DERIVED_MAP"),
+        ({"image_type": ("ORIGINAL", "PRIMARY", "LOCALIZER", "M")}, "NOT_A_VOLUME"),
+        ({"image_type": ("DERIVED", "PRIMARY", "WATER")}, CHOSEN),
+        ({"description": "t1 75 keV"}, CHOSEN),
+        ({"orientation": SAGITTAL}, "NOT_AXIAL"),
+    ],
+)
+def test_of_mr_too_maps_are_no_images(image: dict[str, Any], code: str) -> None:
+    study = [replace(mr("1", **image), modality="MR")]
+    assert codes(study, rule(modality=("MR",))) == {"1": code}
 
 
 def test_a_localizer_within_a_series_is_left_out_and_a_mixed_one_is_refused() -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from dicomnode.domain.records import SeriesFacts
 from dicomnode.domain.routing import (
-    CT_SOP_CLASSES,
     Condition,
     Rule,
     choose,
@@ -17,6 +16,7 @@ from dicomnode.domain.routing import (
     may_receive,
     mismatch,
 )
+from dicomnode.domain.series import CT_SOP_CLASSES
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
