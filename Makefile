@@ -28,7 +28,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Hostile peers and damaged files, for about ten minutes; FUZZ=20000 for a night.
+# Hostile peers and damaged files, for some minutes; FUZZ=200000 for a night.
 FUZZ ?= 2000
 fuzz: $(VENV)/.test
 	DICOMNODE_FUZZ_EXAMPLES=$(FUZZ) $(BIN)/python -m pytest --timeout 0 \

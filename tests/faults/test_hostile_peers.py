@@ -287,7 +287,7 @@ def test_every_hostile_data_set_is_answered_and_kept(receiver: Node) -> None:
     data_sets = {name: (syntax, make()) for name, (syntax, make) in DATA_SETS.items()}
     if not FUZZ:
         for name in (name for name in data_sets if "bomb" in name):
-            data_sets[name] = (DEFLATED, bomb(100, in_pixels="pixels" in name))
+            data_sets[name] = (DEFLATED, bomb(40, in_pixels="pixels" in name))
     for name, (syntax, data) in data_sets.items():
         sop_class = ul.CT
         if "rejection" in name:
