@@ -288,24 +288,20 @@ class Settings(_Section):
     def patient_key_file(self) -> Path:
         return self.storage.patient_key_file or self.folder / "patient.key"
 
-    def assembly_of(self, calling_ae: str | None) -> AssemblyPolicy:
-        """Return how long to wait for what comes from an AE title."""
-        for peer in self.peers.values():
-            if peer.ae_title == calling_ae:
-                own = {
-                    name: value
-                    for name in ("study_quiet_seconds", "series_quiet_seconds")
-                    if (value := getattr(peer, name)) is not None
-                }
-                return replace(self.assembly, **own)
-        return self.assembly
+    def assembly_of(self, name: str | None) -> AssemblyPolicy:
+        """Return how long to wait for what comes from a peer."""
+        peer = self.peers.get(name or "")
+        own = {
+            key: value
+            for key in ("study_quiet_seconds", "series_quiet_seconds")
+            if peer is not None and (value := getattr(peer, key)) is not None
+        }
+        return replace(self.assembly, **own)
 
-    def is_authority(self, calling_ae: str | None) -> bool:
-        """Whether what an AE title says of instances counts."""
-        return any(
-            peer.authority and peer.accept and peer.ae_title == calling_ae
-            for peer in self.peers.values()
-        )
+    def is_authority(self, name: str | None) -> bool:
+        """Whether what a peer says of instances counts."""
+        peer = self.peers.get(name or "")
+        return peer is not None and peer.authority
 
     def peer_of(self, destination: str) -> Peer:
         """Return the peer that stands behind a destination."""

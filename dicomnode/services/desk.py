@@ -40,6 +40,8 @@ class Seat:
     request: AssociationRequest | None = None
     peer: str | None = None
     """Whose association it is, once it is one."""
+    sender: str | None = None
+    """The peer that what comes is from: told by the rules of associations, not by an AE title."""
     id: int | None = None
     """In the ledger."""
     instances: int = 0
@@ -118,9 +120,9 @@ class Desk:
             item.seat.instances += 1
             item.seat.size += message.size
 
-    def line(self, request: AssociationRequest) -> LocalLine:
+    def line(self, request: AssociationRequest, sender: str) -> LocalLine:
         """Return a line for what this process fetches itself: nobody asks to come in."""
-        item = Item(Seat(request=request), Ask(request), Welcome())
+        item = Item(Seat(request=request, sender=sender), Ask(request), Welcome())
         if not self._try([item]):
             log.error("LEDGER_UNAVAILABLE")
         return LocalLine(self, item.seat)
@@ -135,7 +137,8 @@ class Desk:
         if isinstance(answer, Rejected):
             item.reply = answer
             return
-        item.seat.request, item.seat.peer = request, answer.peer
+        item.seat.request = request
+        item.seat.peer = item.seat.sender = answer.peer
         self._open[answer.peer] += 1
         item.reply = Welcome()
 
@@ -222,8 +225,7 @@ class Desk:
         )
         if decision.fate is Fate.QUARANTINE:
             return decision
-        calling_ae = seat.request.calling_ae if seat.request else None
-        policy = self._settings.assembly_of(calling_ae)
+        policy = self._settings.assembly_of(seat.sender)
         if decision.fate is Fate.DROP:
             intake.record_only(tx, header, decision, seat.id)
         else:
@@ -243,7 +245,7 @@ class Desk:
             )
             published.append((self._spool.tmp / store.tmp, path))
         rejections.consider(
-            tx, header, decision, policy, trusted=self._settings.is_authority(calling_ae)
+            tx, header, decision, policy, trusted=self._settings.is_authority(seat.sender)
         )
         return decision
 

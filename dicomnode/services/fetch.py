@@ -28,7 +28,7 @@ from dicomnode.services.arriving import House, Sender
 from dicomnode.services.common import Context
 from dicomnode.services.desk import Desk
 from dicomnode.services.peers import call_of
-from dicomnode.settings import Peer, Settings
+from dicomnode.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ class _Source:
         classes: list[str] = []
         for one in largest_first:
             classes += one.sop_class_uids or retrieve.likely_classes(one.modality)
-        with _storing(self._context, self._peer, self._refused) as store:
+        with _storing(self._context, self._name, self._refused) as store:
             return retrieve.get(
                 self._call,
                 self._wanted,
@@ -253,11 +253,12 @@ class _Source:
 
 
 @contextmanager
-def _storing(context: Context, peer: Peer, refused: list[str]) -> Iterator[retrieve.Store]:
+def _storing(context: Context, name: str, refused: list[str]) -> Iterator[retrieve.Store]:
     """Store what comes as the receiver does; in the ledger it is an association of the peer's.
 
     The SOP Instance UIDs of what is refused are added to `refused`.
     """
+    peer = context.settings.peers[name]
     request = AssociationRequest(
         calling_ae=peer.ae_title, called_ae=context.settings.node.ae_title, address=peer.host[:64]
     )
@@ -268,7 +269,7 @@ def _storing(context: Context, peer: Peer, refused: list[str]) -> Iterator[retri
         min_free_bytes=limits.min_free_bytes,
         max_instance_bytes=limits.max_instance_bytes,
     )
-    sender = Sender(house, Desk(context).line(request), peer.ae_title)
+    sender = Sender(house, Desk(context).line(request, name), peer.ae_title)
 
     def store(arrival: Arrival) -> int:
         instance = sender.store(

@@ -31,6 +31,15 @@ PEERS = {
         "study_quiet_seconds": 4.0,
     },
     "PACS": {"ae_title": "PACS", "host": "127.0.0.1", "accept": True, "authority": True},
+    # Two of one AE title: who comes from here is the second one.
+    "TWIN": {
+        "ae_title": "TWIN",
+        "host": "127.0.0.1",
+        "accept": True,
+        "authority": True,
+        "addresses": ["192.0.2.1"],
+    },
+    "TWIN2": {"ae_title": "TWIN", "host": "127.0.0.1", "accept": True},
     "SLOW": {
         "ae_title": "SLOW",
         "host": "127.0.0.1",
@@ -297,6 +306,7 @@ def test_a_rejection_note_of_the_archive_is_honoured_and_a_modalitys_is_not(
     until_closed(node_of_all, study)
     note = rejection(study, [5, 6], tmp_path)
     dcmtk.storescu(node_of_all.port, note, calling="MODALITY")
+    dcmtk.storescu(node_of_all.port, note, calling="TWIN")
     assert jobs(node_of_all, study) == [("1", 1, "QUEUED")]
     assert "REJECTION_NOT_TRUSTED" in codes_of(node_of_all, study)
     dcmtk.storescu(node_of_all.port, note, calling="PACS")
