@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -37,7 +38,7 @@ class SliceSource:
     functional groups, by the keywords of single-frame images."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: the digest is kept
 class Scan:
     """A consistent stack of slices in the order of their positions along the normal."""
 
@@ -68,14 +69,27 @@ class Scan:
     """Sentences on what was left out or is unusual; no patient data."""
     lossy: bool
     """Some slice went through lossy compression."""
-    digest: str
-    """sha256 over pixels, geometry, SOP Instance UIDs and frame numbers, hexadecimal."""
     modality: Modality = "CT"
 
     @property
     def empty_value(self) -> int:
         """What stands for nothing: air, or no signal."""
         return AIR_HU if self.modality == "CT" else 0
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over pixels, geometry, SOP Instance UIDs and frame numbers, hexadecimal.
+
+        Computed when it is first asked for: it takes as long as decoding.
+        """
+        names = (f"{item.sop_instance_uid} {item.frame_number or ''}" for item in self.sources)
+        digest = hashlib.sha256("\0".join(names).encode())
+        places = (self.affine.tolist(), self.positions.tolist())
+        digest.update(repr((self.volume.shape, places)).encode())
+        digest.update(np.ascontiguousarray(self.volume).data)
+        for bits in self.padding or ():
+            digest.update(bits or b"-")
+        return digest.hexdigest()
 
     @property
     def valid(self) -> NDArray[np.bool_] | None:

@@ -8,6 +8,7 @@ only mapped while it is looked at.
 from __future__ import annotations
 
 import mmap
+import os
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
@@ -48,6 +49,8 @@ from dicomnode.imaging.fields import (
 Source = bytes | Path
 """A whole DICOM file (PS3.10), or where it lies; such a file must not change meanwhile."""
 
+_MAPPED_FROM = 1 << 24
+"""Bytes of a file from which on it is mapped to be decoded: smaller ones are read faster."""
 MAX_INFLATED = 1 << 30
 """Bytes of a deflated data set at most: a thousand times its size fits into it, in memory."""
 _TAGS = tags_of(KEYWORDS)
@@ -97,7 +100,7 @@ class Parsed:
         Raises:
             Refusal: UNPARSEABLE, where the file has changed.
         """
-        data = _bytes_of(self.source)
+        data = _bytes_of(self.source, map_from=_MAPPED_FROM)
         if self.transfer_syntax == DeflatedExplicitVRLittleEndian:
             data = _inflated(data, _data_set_start(data))
         if self.pixels is not None and self.pixels.end > len(data):
@@ -166,11 +169,14 @@ def same_pixels(one: Parsed, other: Parsed) -> bool:
     return values[0] == values[1]
 
 
-def _bytes_of(source: Source) -> Buffer:
+def _bytes_of(source: Source, map_from: int = 0) -> Buffer:
+    """Return a file's bytes, mapped where it is at least as large as that."""
     if isinstance(source, bytes):
         return source
     with source.open("rb") as file:
         try:
+            if os.fstat(file.fileno()).st_size < map_from:
+                return file.read()
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:  # an empty file cannot be mapped
             return b""

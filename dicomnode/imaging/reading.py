@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -188,7 +187,6 @@ def _scan(
         total_instances=total,
         findings=tuple(said),
         lossy=lossy,
-        digest=_digest(decoded, (geometry.affine, positions), ordered),
         modality=modality,
     )
 
@@ -236,14 +234,3 @@ def _source(item: Slice) -> SliceSource:
         frame_number=item.image.frame_number,
         fields=item.image.fields,
     )
-
-
-def _digest(
-    decoded: Decoded, places: tuple[NDArray[np.float64], ...], ordered: Sequence[Slice]
-) -> str:
-    names = (f"{item.sop_instance_uid} {item.image.frame_number or ''}" for item in ordered)
-    digest = hashlib.sha256("\0".join(names).encode())
-    digest.update(repr((decoded.volume.shape, [array.tolist() for array in places])).encode())
-    for part in decoded.digests:
-        digest.update(part)
-    return digest.hexdigest()

@@ -6,7 +6,6 @@ decoded, and no decoded slice is held twice.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,8 +39,6 @@ class Decoded:
     padding: tuple[bytes | None, ...]
     """For each slice the packed bits (`numpy.packbits`) of where it is padding that reaches the
     edge; None where nothing is."""
-    digests: tuple[bytes, ...]
-    """sha256 of each slice's HU and padding."""
 
 
 def decode_volume(ordered: Sequence[Slice], threads: int | None = None) -> Decoded:
@@ -75,7 +72,7 @@ def decode_volume(ordered: Sequence[Slice], threads: int | None = None) -> Decod
             # Opened once, however many tasks share it: it may be deflated as a whole.
             frames = _Frames(jobs[0][1].image.instance)
             list(pool.map(lambda chunk, of=frames: work.frames(of, chunk), _chunks(jobs)))
-    return Decoded(volume=work.volume, padding=tuple(work.padding), digests=tuple(work.digests))
+    return Decoded(volume=work.volume, padding=tuple(work.padding))
 
 
 class _Frames:
@@ -90,7 +87,6 @@ class _Work:
     def __init__(self, ordered: Sequence[Slice]) -> None:
         self.volume = np.empty((len(ordered), *ordered[0].matrix), np.int16)
         self.padding: list[bytes | None] = [None] * len(ordered)
-        self.digests: list[bytes] = [b""] * len(ordered)
         self._outer: dict[bytes, bytes | None] = {}
 
     def instances(self, jobs: Sequence[Job]) -> None:
@@ -102,11 +98,8 @@ class _Work:
             number = (item.image.frame_number or 1) - 1
             spans = None if frames.spans is None else frames.spans[number]
             found = decode_image(item.image, frames.data, spans, self.volume[index])
-            digest = hashlib.sha256(self.volume[index].data)
             if found is not None:
                 self.padding[index] = self._outer_of(found)
-                digest.update(self.padding[index] or b"")
-            self.digests[index] = digest.digest()
 
     def _outer_of(self, padding: NDArray[np.bool_]) -> bytes | None:
         # The padding of neighbouring slices is nearly always the same circle.
