@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dicomnode import commissioning
 from dicomnode.domain.outcomes import Outcome, Refuse, Retry
+from dicomnode.domain.routing import Rule, may_take
 from dicomnode.errors import SettingsError
 from dicomnode.network import tls
 from dicomnode.network.scu import ConnectError, associate
@@ -23,7 +24,7 @@ def check_models(settings: Settings, path: Path) -> list[str]:
     for index, rule in enumerate(settings.rules):
         if rule.model is None:
             continue
-        fault = _fault_of_model(catalog, rule.model)
+        fault = _fault_of_model(catalog, rule.model) or _fault_of_rule(catalog, rule)
         if fault:
             faults.append(f"{path}: rules.{index}.model: {fault}")
     return faults
@@ -38,6 +39,15 @@ def _fault_of_model(catalog: Catalog, model: str) -> str:
         return commissioning.why_not(card)
     except CatalogError as error:
         return str(error)
+
+
+def _fault_of_rule(catalog: Catalog, rule: Rule) -> str:
+    card = catalog.card(rule.model or "")
+    if not may_take(rule, card.modality):
+        return f"the model takes {card.modality}, and when.modality of its rule does not name it"
+    if card.modality != "CT" and rule.options.body_crop:
+        return f"the model takes {card.modality}, where options.body_crop has no meaning"
+    return ""
 
 
 def check_tls(settings: Settings, path: Path) -> list[str]:

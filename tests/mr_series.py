@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +50,8 @@ def mr_series(values: NDArray[np.int16], **changes: object) -> list[bytes]:
     return write_series(stored_as_given, AFFINE, options)
 
 
-def write_mr_model(models: Path) -> None:
-    """Write the card and the random network of a model that takes MR."""
+def write_mr_model(models: Path, **changes: Any) -> None:
+    """Write the card and the random network of a model that takes MR; `changes` are keys of it."""
     write_model(
         models,
         model_id="tiny-mr",
@@ -58,4 +59,5 @@ def write_mr_model(models: Path) -> None:
         masked=True,
         modality="MR",
         code_table="total_v1_104",
+        **changes,
     )

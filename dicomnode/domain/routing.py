@@ -187,6 +187,14 @@ def _mismatch_of_numbers(condition: Condition, series: SeriesFacts) -> str | Non
     return None
 
 
+def may_take(rule: Rule, modality: Literal["CT", "MR"]) -> bool:
+    """Whether a rule is for images of a modality: for CT unless it says otherwise, for MR if it
+    says so."""
+    if modality == "CT" and not rule.when.modality:
+        return True
+    return _any_like(rule.when.modality, modality)
+
+
 def choose(rules: Sequence[Rule], series: SeriesFacts) -> Choice:
     """Return the first matching rule's choice for a series.
 
@@ -199,12 +207,7 @@ def choose(rules: Sequence[Rule], series: SeriesFacts) -> Choice:
     reasons = []
     for index, rule in enumerate(rules):
         reason = mismatch(rule.when, series)
-        if (
-            reason is None
-            and modality == "MR"
-            and rule.model
-            and not _any_like(rule.when.modality, "MR")
-        ):
+        if reason is None and rule.model and modality == "MR" and not may_take(rule, "MR"):
             reason = "it does not name the modality MR"
         if reason is None:
             why = f"rule {rule.name!r}" if rule.model else f"rule {rule.name!r} analyses nothing"

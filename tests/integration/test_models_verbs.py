@@ -99,11 +99,16 @@ def test_list_and_show_tell_what_there_is(run: Run) -> None:
         "10.1148/ryai.230024",
         "[1.5, 1.5, 1.5] mm, RAS",
         "step size 0.5, softmax",
+        "Modality: CT",
+        "Normalisation: CT (plans' percentiles, mean and SD of HU)",
+        "Requires: nothing in particular",
         "RDE1955",
         "Part cardiac: 18 structures, not installed",
         "urinary_bladder",
     ):
         assert said in shown, said
+    code, shown, _ = run("models", "show", "total-v1", "--json")
+    assert json.loads(shown)["requires"] == {"gpu_memory_gib": None, "ram_gib": None}
     code, _, said = run("models", "show", "nonesuch")
     assert code == 2
     assert "model 'nonesuch' is not in the catalog; known: demo, total-v1" in said

@@ -132,3 +132,20 @@ def test_the_body_is_not_cropped_by_hounsfield_units(models: Path, tmp_path: Pat
     mr = written(tmp_path / "mr", mr_series(SIGNAL))
     code, said = segment(mr, tmp_path / "out", models, "--body-crop")
     assert (code != 0, "BODY_CROP_NOT_FOR_MR" in said) == (True, True), said
+
+
+def test_the_card_is_shown_with_what_it_takes_and_requires(tmp_path: Path) -> None:
+    write_mr_model(tmp_path, requires={"gpu_memory_gib": 8, "ram_gib": 15.5})
+    arguments = ["models", "show", "tiny-mr", "--model-folder", str(tmp_path)]
+    shown = CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "200"}).output
+    assert "Modality: MR" in shown
+    assert "Normalisation: zscore (less the image's own mean, over its SD)" in shown
+    assert "Requires: a GPU with 8 GiB, 15.5 GiB of RAM" in shown
+
+
+def test_a_machine_that_has_not_the_memory_refuses(tmp_path: Path) -> None:
+    write_mr_model(tmp_path / "models", requires={"ram_gib": 60000})
+    mr = written(tmp_path / "mr", mr_series(SIGNAL))
+    code, said = segment(mr, tmp_path / "out", tmp_path / "models")
+    assert (code != 0, "DEVICE_TOO_SMALL" in said) == (True, True), said
+    assert "requires 60000 GiB of RAM" in said
