@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import random
 import socket
+import ssl
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,7 +171,14 @@ class Played:
     """From when the script was over until the node closed."""
 
 
-def play(port: int, script: Script, *, patience: float, pieces: int | None = None) -> Played:
+def play(
+    port: int,
+    script: Script,
+    *,
+    patience: float,
+    pieces: int | None = None,
+    wrap: Callable[[socket.socket], socket.socket] = lambda connection: connection,
+) -> Played:
     """Play a script, then say no more, and wait until the node closes the connection.
 
     Args:
@@ -178,11 +186,13 @@ def play(port: int, script: Script, *, patience: float, pieces: int | None = Non
         script: what to do.
         patience: seconds to wait for the end.
         pieces: seed by which what is sent is cut into TCP segments; None: as it is.
+        wrap: puts TLS around the connection.
     """
     rng = None if pieces is None else random.Random(pieces)
     answer = bytearray()
-    with socket.create_connection((HOST, port), 10) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    plain = socket.create_connection((HOST, port), 10)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with wrap(plain) as connection:
         try:
             for step in script:
                 if isinstance(step, float):
@@ -190,7 +200,8 @@ def play(port: int, script: Script, *, patience: float, pieces: int | None = Non
                     continue
                 for part in [step] if rng is None else _cut(step, rng):
                     connection.sendall(part)
-            connection.shutdown(socket.SHUT_WR)
+            # Not SSLSocket's own, after which it would read what is encrypted.
+            socket.socket.shutdown(connection, socket.SHUT_WR)
         except OSError:
             pass  # it has closed already
         started = time.monotonic()
@@ -199,7 +210,7 @@ def play(port: int, script: Script, *, patience: float, pieces: int | None = Non
             while data := connection.recv(65536):
                 answer += data
                 connection.settimeout(max(0.01, patience - (time.monotonic() - started)))
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             pass
         return Played(bytes(answer), time.monotonic() - started)
 

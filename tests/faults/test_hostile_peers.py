@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,12 @@ from pathlib import Path
 import pytest
 import upper_layer as ul
 from attacks import Condition, Played, Script, condition, family, play, scripts
+from certificates import Authority
 from damage import DATA_SETS, DEFLATED, bomb, with_header
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nodes import Node
-from peers import HOST, is_alive, tail, wait_until
+from peers import HOST, free_port, is_alive, tail, wait_until
 from scu import scu
 from small_ct import encoded, instance
 
@@ -29,20 +31,29 @@ PATIENCE = TIMEOUT + 8.0
 """For the end of a connection, on a machine that is busy with other things."""
 FUZZ = int(os.environ.get("DICOMNODE_FUZZ_EXAMPLES", "0"))
 ASSOCIATE = ul.associate_rq()
+pytestmark = pytest.mark.peer("openssl")
 SUCCESS, CANNOT_UNDERSTAND, MISMATCH = 0x0000, 0xC000, 0xA900
 
 
 @pytest.fixture(scope="module")
 def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    own = Authority(tmp_path_factory.mktemp("authority")).sign("node")
+    tls = {
+        "port": free_port(),
+        "certificate": str(own.certificate),
+        "key": str(own.key),
+        "client_certificates": "none",
+    }
     node = Node(
         tmp_path_factory.mktemp("receiver"),
         overrides={
+            "node": {"tls": tls},
             "limits": {
                 "association_timeout_seconds": TIMEOUT,
                 "pdu_timeout_seconds": TIMEOUT,
                 "artim_seconds": TIMEOUT,
                 "max_associations": 20,
-            }
+            },
         },
     )
     try:
@@ -126,6 +137,24 @@ def test_whatever_a_peer_does_it_is_answered_or_dropped_in_time(
     played = play(receiver.port, script, patience=PATIENCE, pieces=pieces)
     for kind, _ in pdus(played):
         assert kind in (0x02, 0x03, 0x04, 0x06, 0x07)
+
+
+@settings(max_examples=FUZZ or 20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(script=scripts(data_sets), pieces=st.one_of(st.none(), st.integers(0, 99)))
+def test_so_it_is_within_tls(receiver: Node, script: Script, pieces: int | None) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    port = receiver.document["node"]["tls"]["port"]
+    wrap = context.wrap_socket
+    list(pdus(play(port, script, patience=PATIENCE, pieces=pieces, wrap=wrap)))
+
+
+@settings(max_examples=FUZZ or 20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(script=scripts(data_sets))
+def test_so_it_is_where_tls_is_expected(receiver: Node, script: Script) -> None:
+    port = receiver.document["node"]["tls"]["port"]
+    play(port, script, patience=PATIENCE)
 
 
 def pdus(played: Played) -> Iterator[tuple[int, bytes]]:
