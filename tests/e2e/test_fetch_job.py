@@ -1,0 +1,61 @@
+"""A study that nobody routed is fetched from the archive and analysed, and its results go there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from nodes import Node, are_delivered, job_states
+from peers import Orthanc
+from scu import store
+from small_series import phantom_series
+
+
+def fetch(node: Node, study_uid: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dicomnode", "fetch", str(node.config), "--study", study_uid],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+@pytest.mark.peer("orthanc")
+def test_a_prior_is_fetched_analysed_and_its_results_come_back(
+    node: Callable[..., Node], orthanc: Orthanc
+) -> None:
+    wires = phantom_series(9)
+    store(orthanc.port, *wires, called="ARCHIVE")
+    (study_uid,) = {dataset.StudyInstanceUID for dataset in orthanc.datasets()}
+    running = node(
+        "run",
+        archive=orthanc,
+        quiet_seconds=600.0,
+        overrides={
+            "peers": {"ARCHIVE": {"query": True}},
+            "assembly": {"max_study_age_days": 3.0},
+        },
+    )
+    orthanc.add_modality("NODE", running.ae_title, running.port)
+
+    done = fetch(running, study_uid)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{study_uid}: 40 instances from ARCHIVE by C-MOVE\n"
+    status = running.wait_for(are_delivered(2), timeout=120)
+    assert job_states(status) == ["DONE"]
+    assert status["counts"]["instances"] == 40
+    assert set(orthanc.results(study_uid)) == {"SEG", "SR"}
+    assert running.attention() == []
+
+    # Again: the archive now counts the node's own results, too, and nothing begins anew.
+    running.write_config({"peers": {"ARCHIVE": {"retrieve": "get"}}})
+    again = fetch(running, study_uid)
+    assert again.stdout == f"{study_uid}: 42 instances from ARCHIVE by C-GET\n"
+    closed = running.wait_for(lambda now: now["counts"]["studies"] == {"CLOSED": 1}, timeout=10)
+    assert closed["counts"] == status["counts"]
+    assert running.attention() == []
