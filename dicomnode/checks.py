@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from dicomnode import commissioning
-from dicomnode.domain.outcomes import Outcome, Refuse, Retry
+from dicomnode.domain.identifiers import derive_uid
+from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
 from dicomnode.domain.routing import Rule, may_take
 from dicomnode.errors import SettingsError
 from dicomnode.network import tls
+from dicomnode.network.query import find_study
 from dicomnode.network.scu import ConnectError, associate
+from dicomnode.services.peers import call_of
 from dicomnode.settings import Settings, where
 from inference.catalog import Catalog, CatalogError, load_catalog
 
@@ -85,3 +88,14 @@ def echo_destination(settings: Settings, name: str) -> Outcome:
             return association.echo()
     except ConnectError as error:
         return Retry(error.code, error.detail)
+
+
+def query_peer(settings: Settings, name: str) -> Outcome:
+    """Ask a peer by C-FIND for a study that nobody has: whether it answers queries of this node."""
+    if name not in settings.peers:
+        raise SettingsError(f"no peer is named {name!r} (peers: {', '.join(settings.peers)})")
+    peer = settings.peers[name]
+    if not peer.query:
+        raise SettingsError(f"peers.{name}: may not be asked: it lacks `query: true`")
+    answer = find_study(call_of(settings, peer), derive_uid("dicomnode echo"))
+    return answer if isinstance(answer, Retry | Refuse) else Done()

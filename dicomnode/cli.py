@@ -298,14 +298,17 @@ def segment(
 
 @app.command()
 def echo(
-    destination: Annotated[str, typer.Argument(help="Name of a destination.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of a destination; or of a peer.")],
     config_option: ConfigOption = None,
+    query: Annotated[
+        bool, typer.Option("--query", help="Ask a peer with `query: true` by C-FIND.")
+    ] = False,
 ) -> None:
-    """Ask a destination for C-ECHO."""
-    from dicomnode.checks import echo_destination
+    """Ask a destination for C-ECHO, or a peer whether it answers queries."""
+    from dicomnode.checks import echo_destination, query_peer
 
-    answer = echo_destination(load(config_option), destination)
-    out.print(f"{destination}: {answer.code} {getattr(answer, 'detail', '')}".rstrip())
+    answer = (query_peer if query else echo_destination)(load(config_option), name)
+    out.print(f"{name}: {answer.code} {getattr(answer, 'detail', '')}".rstrip())
     raise typer.Exit(0 if answer.code == "DONE" else 1)
 
 

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from peers import HOST, Dcmqrscp, Dcmtk, Orthanc, free_port
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from small_ct import CT, encoded, instance
 
+from dicomnode.checks import query_peer
 from dicomnode.domain.holdings import StudyCount, StudyRecord
-from dicomnode.domain.outcomes import Refuse, Retry
+from dicomnode.domain.outcomes import Done, Refuse, Retry
+from dicomnode.errors import SettingsError
 from dicomnode.instances import file_prefix
 from dicomnode.network.query import (
     STUDY_ROOT_FIND,
@@ -29,6 +32,7 @@ from dicomnode.network.query import (
     find_study,
 )
 from dicomnode.network.requesting import Call
+from dicomnode.settings import parse
 
 STUDY = "1.2.826.0.1.3680043.8.498.1"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -132,6 +136,20 @@ def check_archive(call: Call) -> None:
     unknown = count_instances(call, STUDY + "8")
     assert isinstance(unknown, StudyCount)
     assert (unknown.series, unknown.instances) == ((), 0)
+
+
+def test_whether_a_peer_answers_queries(orthanc: Orthanc, tmp_path: Path) -> None:
+    peers = {
+        name: {"ae_title": "ARCHIVE", "host": HOST, "port": orthanc.port, "query": name == "ABLE"}
+        for name in ("ABLE", "SILENT")
+    }
+    settings = parse(yaml.safe_dump({"peers": peers}), tmp_path / "dicomnode.yaml")
+    assert query_peer(settings, "ABLE").code == "NO_RESPONSE"
+    orthanc.add_modality("NODE", "DICOMNODE", free_port())
+    assert query_peer(settings, "ABLE") == Done()
+    for name in ("SILENT", "NOBODY"):
+        with pytest.raises(SettingsError, match=name):
+            query_peer(settings, name)
 
 
 def test_an_archive_that_rejects_the_node(orthanc: Orthanc) -> None:
