@@ -16,6 +16,8 @@ from scipy import ndimage
 from dicomnode.imaging.geometry import normal_of
 from dicomnode.scan import Scan
 
+NO_SHIFT = 1e-6
+"""Pixels by which a slice is not moved: that would take most of the time, and change nothing."""
 LEAST_SPACING_MM = 1.0
 """Finer than this the grid is not made, however close two slices lie."""
 
@@ -95,7 +97,10 @@ class _Planes:
             plane = np.full(self._size, self._empty, np.float32)
             rows, columns = self._volume.shape[1:]
             plane[:rows, :columns] = self._volume[index]
-            shifted = ndimage.shift(plane, self._shifts[index], order=1, cval=self._empty)
+            shift = self._shifts[index]
+            shifted = plane
+            if np.abs(shift).max() > NO_SHIFT:
+                shifted = ndimage.shift(plane, shift, order=1, cval=self._empty)
             self._kept = {n: kept for n, kept in self._kept.items() if n >= index - 1}
             self._kept[index] = shifted
         return self._kept[index]
