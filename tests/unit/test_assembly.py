@@ -250,3 +250,35 @@ def test_an_old_study_is_told_by_its_age_when_it_came(
 )
 def test_a_study_date_that_cannot_be_one_is_none(study_at: datetime | None, is_one: bool) -> None:
     assert plausible(study_at, T0) == (study_at if is_one else None)
+
+
+# Fetches
+
+
+@pytest.mark.parametrize(
+    ("now", "fetched", "fetching", "decided"),
+    [
+        (1, 1, False, "FETCHED"),  # nothing came since
+        (1, 0.5, False, None),  # something came since
+        (60, 0.5, False, "QUIET"),
+        (1, 1, True, None),  # and once more is under way
+        (61, None, True, None),  # quiet for long: the archive reads from tape
+        (7199, None, True, None),
+        (7200, None, True, "QUIET"),  # but not for ever
+    ],
+)
+def test_what_is_fetched_waits_for_the_fetch_and_no_longer(
+    now: float, fetched: float | None, fetching: bool, decided: str | None
+) -> None:
+    study = OpenStudy(
+        opened_at=at(0),
+        last_at=at(0.75),
+        quiet_at=at(60),
+        series=(SeriesHere(series_uid="1.2", instances=3, is_image=True, ended=False),),
+        fetched_at=None if fetched is None else at(fetched),
+        is_fetching=fetching,
+    )
+    found = verdict(study, POLICY, at(now))
+    assert (found.why if isinstance(found, Close) else None) == decided
+    if isinstance(found, Wait):
+        assert at(now) < found.until <= at(7200)
