@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test test-histories lint train-demo parity bench bench-decode bench-gpu clean
+.PHONY: demo test test-histories lint train-demo parity bench bench-decode bench-receive bench-gpu clean
 
 demo: $(VENV)/.work
 	$(BIN)/dicomnode demo
@@ -48,6 +48,11 @@ bench: $(VENV)/.test
 # From the files of a series to HU, beside SimpleITK's GDCM reader; fails below 2.5 times its speed.
 bench-decode: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_decode
+
+# Reception side by side with storescp and Orthanc; fails where it is too slow. Then 1 GB at once.
+bench-receive: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_receive
+	DICOMNODE_LARGE=1 $(BIN)/python -m pytest -k gigabyte tests/integration/test_receive_load.py
 
 bench-gpu: $(VENV)/.test
 	$(BIN)/python -m pytest tests/unit/inference/test_engines.py -k cuda

@@ -155,11 +155,23 @@ class LocalEngine:
         return EngineError("WORKER_CRASHED", f"the analysis process ended with exit code {code}")
 
 
+def give_way() -> None:
+    """Compute only when nobody else wants to: reception must not wait for an analysis.
+
+    The idle policy counts for the disk as well. Where it is not to be had, the lowest priority.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except (AttributeError, OSError):
+        os.nice(19)
+
+
 def _serve(connection: Connection, parent: int) -> None:
     """Answer requests until the dispatcher closes the pipe or dies."""
     from dicomnode import logs
     from dicomnode.pipeline import Analyzer
 
+    give_way()  # first: threads that are started later inherit it
     logs.set_up("analysis")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the dispatcher's to answer
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, exists, func, select
+from sqlalchemy import Row, bindparam, exists, func, literal, null, select, union_all
 
 from dicomnode.domain.admission import ATTENTION, Decision
 from dicomnode.domain.assembly import AssemblyPolicy, look_at, plausible, quiet_at
@@ -99,36 +100,89 @@ def close_association(
         )
 
 
+# Built once: to build a statement costs more than to execute it, and these are for every instance.
+_KNOWN = (
+    select(
+        instance.c.sop_instance_uid,
+        instance.c.digest,
+        instance.c.pixel_digest,
+        instance.c.geometry_digest,
+        instance.c.identity_digest,
+        instance.c.transfer_syntax_uid,
+        instance.c.path,
+        instance.c.purged_at,
+        study.c.study_uid,
+    )
+    .join(series, series.c.id == instance.c.series_id)
+    .join(study, study.c.id == series.c.study_id)
+    .where(instance.c.sop_instance_uid.in_(bindparam("instances", expanding=True)))
+)
+_OWN, _REJECTED, _PATIENT = "own", "rejected", "patient"
+_OTHERS = union_all(
+    select(literal(_OWN).label("what"), result.c.sop_instance_uid.label("uid"), null().label("key"))
+    .where(result.c.sop_instance_uid.in_(bindparam("instances", expanding=True))),
+    select(literal(_REJECTED), rejection.c.sop_instance_uid, null()).where(
+        rejection.c.sop_instance_uid.in_(bindparam("instances", expanding=True)),
+        rejection.c.code != RETENTION_EXPIRED,
+    ),
+    select(literal(_PATIENT), study.c.study_uid, study.c.patient_key).where(
+        study.c.study_uid.in_(bindparam("studies", expanding=True))
+    ),
+)  # fmt: skip
+_PLACE = (
+    select(
+        study.c.id.label("study_id"),
+        study.c.state,
+        study.c.opened_at,
+        study.c.due_at,
+        series.c.id,
+        series.c.generation,
+        series.c.modality,
+        exists()
+        .where(job.c.series_id == series.c.id, job.c.generation == series.c.generation)
+        .label("taken_up"),
+    )
+    .join(series, series.c.study_id == study.c.id)
+    .where(
+        study.c.study_uid == bindparam("study_uid"), series.c.series_uid == bindparam("series_uid")
+    )
+    # With key_share others may still insert rows that refer to the study, such as events: those who
+    # hold a lock that is needed here would otherwise wait for this one, and nobody could go on.
+    .with_for_update(key_share=True, of=study)
+)
+_INSERT = instance.insert()
+_SERIES_CAME = (
+    series.update()
+    .where(series.c.id == bindparam("series"))
+    .values(last_at=bindparam("now"), generation=bindparam("generation_now"))
+)
+
+
 def known(tx: Transaction, header: Header) -> Known:
     """Return what the ledger knows that admission has to know."""
-    found = tx.connection.execute(
-        select(instance, study.c.study_uid)
-        .join(series, series.c.id == instance.c.series_id)
-        .join(study, study.c.id == series.c.study_id)
-        .where(instance.c.sop_instance_uid == header.sop_instance_uid)
-    ).first()
-    # One statement for all: this is asked for every instance.
-    others = tx.connection.execute(
-        select(
-            select(study.c.patient_key)
-            .where(study.c.study_uid == header.study_uid)
-            .scalar_subquery()
-            .label("patient"),
-            exists().where(result.c.sop_instance_uid == header.sop_instance_uid).label("own"),
-            exists()
-            .where(
-                rejection.c.sop_instance_uid == header.sop_instance_uid,
-                rejection.c.code != RETENTION_EXPIRED,
-            )
-            .label("rejected"),
-        )
-    ).one()
+    return known_all(tx, [header])[0]
+
+
+def known_all(tx: Transaction, headers: Sequence[Header]) -> list[Known]:
+    """Return what the ledger knows of each of several instances."""
+    sops = [header.sop_instance_uid for header in headers]
+    found = {
+        row.sop_instance_uid: row for row in tx.connection.execute(_KNOWN, {"instances": sops})
+    }
+    studies = list({header.study_uid for header in headers})
+    others = tx.connection.execute(_OTHERS, {"instances": sops, "studies": studies}).all()
+    told = {(row.what, row.uid): row.key for row in others}
+    return [_known(header, found.get(header.sop_instance_uid), told) for header in headers]
+
+
+def _known(header: Header, row: Any, told: Mapping[tuple[str, str], str | None]) -> Known:
+    patient = told.get((_PATIENT, header.study_uid))
     return Known(
-        instance=None if found is None else _stored(found),
-        path=None if found is None or found.purged_at is not None else found.path,
-        study_patient=None if others.patient is None else PatientKey(others.patient),
-        is_own_result=others.own,
-        is_rejected=found is None and others.rejected,
+        instance=None if row is None else _stored(row),
+        path=None if row is None or row.purged_at is not None else row.path,
+        study_patient=None if patient is None else PatientKey(patient),
+        is_own_result=(_OWN, header.sop_instance_uid) in told,
+        is_rejected=row is None and (_REJECTED, header.sop_instance_uid) in told,
     )
 
 
@@ -143,73 +197,114 @@ def _stored(row: Row[Any]) -> StoredInstance:
     )
 
 
-def add(
-    tx: Transaction,
-    header: Header,
-    decision: Decision,
-    *,
-    digest: str,
-    size: int,
-    path: str,
-    association_id: int | None,
-    policy: AssemblyPolicy,
-    counts: bool,
-) -> None:
-    """Record an instance whose bytes are stored, and what its arrival means for its study.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """An instance whose bytes are stored, and what was decided on it."""
 
-    A late slice raises its series' generation and calls back what the old one had under way.
-    `counts=False` keeps an instance that opens and triggers nothing.
+    header: Header
+    decision: Decision
+    digest: str
+    size: int
+    path: str
+    association_id: int | None
+    policy: AssemblyPolicy
+    counts: bool
+    """False keeps an instance that opens and triggers nothing."""
+
+
+def add(tx: Transaction, header: Header, decision: Decision, **arrival: Any) -> None:
+    """Record one instance; the keywords are those of `Arrival`."""
+    add_all(tx, [Arrival(header=header, decision=decision, **arrival)])
+
+
+def add_all(tx: Transaction, arrivals: Iterable[Arrival]) -> None:
+    """Record instances, each with what its arrival means for its study.
+
+    A late slice raises its series' generation and calls back what the old one had under way. What
+    instances of one series have in common is recorded once: in a transaction time stands still.
     """
-    study_row = _study(tx, header, counts=counts)
-    series_row = _series(tx, header, study_row.id)
-    generation = series_row.generation
-    if counts and is_taken_up(tx, series_row):
-        generation += 1
-        _supersede(tx, study_row.id, series_row, generation)
+    places: dict[tuple[Any, ...], _Place] = {}
+    rows = []
+    holding: list[tuple[int, Decision]] = []
+    for arrival in arrivals:
+        header, counts = arrival.header, arrival.counts
+        key = (header.study_uid, header.series_uid, arrival.policy, counts)
+        place = places.get(key)
+        if place is None:
+            place = places[key] = _place(tx, arrival)
+        rows.append(_row(tx, arrival, place))
+        if not counts:
+            tx.event(
+                arrival.decision.code,
+                level=arrival.decision.level,
+                detail=arrival.decision.detail,
+                study=place.study_id,
+                series=place.series_id,
+                association=arrival.association_id,
+            )
+        elif arrival.decision.hold_study:
+            holding.append((place.study_id, arrival.decision))
+    tx.connection.execute(_INSERT, rows)
+    for study_id, decision in holding:
+        hold(tx, study_id, decision)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an instance belongs."""
+
+    study_id: int
+    series_id: int
+    generation: int
+
+
+def _place(tx: Transaction, arrival: Arrival) -> _Place:
+    """Make study and series if they are missing, and record that something came for them."""
+    header, counts = arrival.header, arrival.counts
+    uids = {"study_uid": header.study_uid, "series_uid": header.series_uid}
+    row = tx.connection.execute(_PLACE, uids).first()
+    if row is None:
+        study_row = _study(tx, header, counts=counts)
+        _series(tx, header, study_row.id)
+        row = tx.connection.execute(_PLACE, uids).one()
+    generation = row.generation
+    if counts:
+        if row.taken_up:
+            generation += 1
+            _supersede(tx, row.study_id, row.id, generation)
+        tx.connection.execute(
+            _SERIES_CAME, {"series": row.id, "now": tx.now, "generation_now": generation}
+        )
+        arrive(tx, row.study_id, row, arrival.policy, is_image=row.modality == "CT")
+    return _Place(row.study_id, row.id, generation)
+
+
+def _row(tx: Transaction, arrival: Arrival, place: _Place) -> dict[str, Any]:
+    header, code = arrival.header, arrival.decision.code
     end = header.end
-    tx.connection.execute(
-        instance.insert().values(
-            series_id=series_row.id,
-            association_id=association_id,
-            node_id=tx.node_id,
-            sop_instance_uid=header.sop_instance_uid,
-            sop_class_uid=header.sop_class_uid,
-            transfer_syntax_uid=header.transfer_syntax_uid,
-            digest=digest,
-            pixel_digest=header.pixel_digest,
-            geometry_digest=header.geometry_digest,
-            identity_digest=header.identity_digest,
-            size=size,
-            path=path,
-            generation=generation,
-            counts=int(counts),
-            rejected=decision.code if decision.code == "REJECTED_BEFORE" else None,
-            facts=encode(header.image),
-            place_mm=header.place_mm,
-            end_group=None if end is None else end.group,
-            end_total=None if end is None else end.total,
-            end_number=None if end is None else end.number,
-            received_at=tx.now,
-        )
-    )
-    if not counts:
-        tx.event(
-            decision.code,
-            level=decision.level,
-            detail=decision.detail,
-            study=study_row.id,
-            series=series_row.id,
-            association=association_id,
-        )
-        return
-    tx.connection.execute(
-        series.update()
-        .where(series.c.id == series_row.id)
-        .values(last_at=tx.now, generation=generation)
-    )
-    arrive(tx, study_row, policy, is_image=series_row.modality == "CT")
-    if decision.hold_study:
-        hold(tx, study_row.id, decision)
+    return {
+        "series_id": place.series_id,
+        "association_id": arrival.association_id,
+        "node_id": tx.node_id,
+        "sop_instance_uid": header.sop_instance_uid,
+        "sop_class_uid": header.sop_class_uid,
+        "transfer_syntax_uid": header.transfer_syntax_uid,
+        "digest": arrival.digest,
+        "pixel_digest": header.pixel_digest,
+        "geometry_digest": header.geometry_digest,
+        "identity_digest": header.identity_digest,
+        "size": arrival.size,
+        "path": arrival.path,
+        "generation": place.generation,
+        "counts": int(arrival.counts),
+        "rejected": code if code == "REJECTED_BEFORE" else None,
+        "facts": encode(header.image),
+        "place_mm": header.place_mm,
+        "end_group": None if end is None else end.group,
+        "end_total": None if end is None else end.total,
+        "end_number": None if end is None else end.number,
+        "received_at": tx.now,
+    }
 
 
 def record_only(
@@ -281,7 +376,7 @@ def _study(tx: Transaction, header: Header, *, counts: bool) -> Row[Any]:
     return row
 
 
-def _series(tx: Transaction, header: Header, study_id: int) -> Row[Any]:
+def _series(tx: Transaction, header: Header, study_id: int) -> None:
     tx.insert_once(
         series,
         study_id=study_id,
@@ -294,11 +389,6 @@ def _series(tx: Transaction, header: Header, study_id: int) -> Row[Any]:
         requested_priority=header.requested_priority,
         last_at=tx.now,
     )
-    return tx.connection.execute(
-        select(series).where(
-            series.c.study_id == study_id, series.c.series_uid == header.series_uid
-        )
-    ).one()
 
 
 def is_taken_up(tx: Transaction, series_row: Row[Any]) -> bool:
@@ -314,10 +404,10 @@ def is_taken_up(tx: Transaction, series_row: Row[Any]) -> bool:
     )
 
 
-def _supersede(tx: Transaction, study_id: int, series_row: Row[Any], generation: int) -> None:
+def _supersede(tx: Transaction, study_id: int, series_id: int, generation: int) -> None:
     old = tx.connection.execute(
         select(job.c.id, job.c.state).where(
-            job.c.series_id == series_row.id, job.c.generation < generation
+            job.c.series_id == series_id, job.c.generation < generation
         )
     ).all()
     delivered = 0
@@ -335,11 +425,14 @@ def _supersede(tx: Transaction, study_id: int, series_row: Row[Any], generation:
         level=ATTENTION if delivered else "info",
         detail=f"generation {generation} begins; {delivered} delivered objects are superseded",
         study=study_id,
-        series=series_row.id,
+        series=series_id,
     )
 
 
-def arrive(tx: Transaction, study_row: Row[Any], policy: AssemblyPolicy, *, is_image: bool) -> None:
+def arrive(
+    tx: Transaction, study_id: int, study_row: Row[Any], policy: AssemblyPolicy, *, is_image: bool
+) -> None:
+    """Record that something came for a study of this state and these times."""
     opens = study_row.due_at is None  # it was closed
     opened_at = tx.now if opens else study_row.opened_at
     quiet = quiet_at(tx.now, policy, is_image=is_image, before=study_row.due_at)
@@ -350,9 +443,9 @@ def arrive(tx: Transaction, study_row: Row[Any], policy: AssemblyPolicy, *, is_i
         "look_at": look_at(tx.now, opened_at, quiet, policy),
     }
     if study_row.state == HELD:
-        tx.connection.execute(study.update().where(study.c.id == study_row.id).values(**values))
+        tx.connection.execute(study.update().where(study.c.id == study_id).values(**values))
     else:
-        tx.move(study, study_row.id, "arrive", closed_at=None, **values)
+        tx.move(study, study_id, "arrive", closed_at=None, **values)
 
 
 def stored_paths(tx: Transaction) -> list[str]:

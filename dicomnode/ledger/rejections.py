@@ -133,7 +133,7 @@ def _reject_in_study(
         effect.series += 1
         begins_anew |= _reject_in_series(tx, note, series_id, effect)
     if begins_anew:
-        arrive(tx, study_row, policy, is_image=True)
+        arrive(tx, study_id, study_row, policy, is_image=True)
     tx.event("REJECTED", level=ATTENTION, detail=f"{note.code}: {effect}", study=study_id)
 
 

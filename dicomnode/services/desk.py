@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dicomnode.domain import admission
 from dicomnode.domain.admission import Decision, Fate
+from dicomnode.domain.assembly import AssemblyPolicy
 from dicomnode.domain.associations import (
     ABOUT_WHO,
     AssociationRequest,
@@ -22,9 +23,12 @@ from dicomnode.domain.associations import (
     Rejected,
     decide,
 )
+from dicomnode.domain.identifiers import PatientKey
+from dicomnode.domain.records import Header
 from dicomnode.errors import LedgerError
 from dicomnode.ledger import intake, rejections
 from dicomnode.ledger.core import Transaction
+from dicomnode.ledger.intake import Arrival, Known
 from dicomnode.network.association import Outcome
 from dicomnode.services.common import Context
 from dicomnode.services.messages import Ask, Compare, Leave, Message, Note, Reply, Store, Welcome
@@ -67,6 +71,7 @@ class Desk:
         self._ledger = context.ledger
         self._strangers = Strangers(context.ledger)
         self._open: Counter[str] = Counter()
+        self._policies: dict[str | None, AssemblyPolicy] = {}
         self.is_stopping = False
 
     @property
@@ -93,9 +98,10 @@ class Desk:
     def _try(self, items: Sequence[Item], *, last: bool = False) -> bool:
         try:
             with self._ledger.transaction() as tx:
-                published: list[tuple[Path, str]] = []
-                for item in items:
-                    self._record(tx, item, published)
+                batch, others = _batch(items)
+                published = self._store_all(tx, batch)
+                for item in others:
+                    published += self._record(tx, item)
                 self._spool.publish_all(published)
         except (LedgerError, OSError):
             if last:
@@ -185,14 +191,15 @@ class Desk:
 
     # Instances
 
-    def _record(self, tx: Transaction, item: Item, published: list[tuple[Path, str]]) -> None:
+    def _record(self, tx: Transaction, item: Item) -> list[tuple[Path, str]]:
+        """Record one message; return what is to be published."""
         message = item.message
         if isinstance(message, Ask):
             self._record_request(tx, item, message.request)
         elif isinstance(message, Leave):
             self._record_end(tx, item.seat, message.outcome)
         elif isinstance(message, Store):
-            item.reply = self._store(tx, item.seat, message, published)
+            return self._store_all(tx, [(item, message)])
         elif message.decision.fate is Fate.DISCARD:
             decision = message.decision
             tx.event_again(decision.code, level=admission.ATTENTION, detail=decision.detail)
@@ -200,54 +207,101 @@ class Desk:
         else:
             intake.record_only(tx, message.header, message.decision, item.seat.id)
             item.reply = message.decision
+        return []
 
-    def _store(
-        self, tx: Transaction, seat: Seat, store: Store, published: list[tuple[Path, str]]
-    ) -> Decision | Compare:
-        header = store.header
-        known = intake.known(tx, header)
-        if (
-            known.path is not None
-            and not store.compared
-            and admission.needs_decoding(header, store.digest, known.instance)
-        ):
-            return Compare(known.path)
-        decision = admission.decide(
-            header,
-            request_sop_class_uid=store.sop_class_uid,
-            request_sop_instance_uid=store.sop_instance_uid,
-            digest=store.digest,
-            known=known.instance,
-            study_patient=known.study_patient,
-            is_own_result=known.is_own_result,
-            is_rejected=known.is_rejected,
-            same_pixels=store.same_pixels,
-        )
-        if decision.fate is Fate.QUARANTINE:
-            return decision
-        policy = self._settings.assembly_of(seat.sender)
-        if decision.fate is Fate.DROP:
-            intake.record_only(tx, header, decision, seat.id)
-        else:
+    def _store_all(
+        self, tx: Transaction, stores: Sequence[tuple[Item, Store]]
+    ) -> list[tuple[Path, str]]:
+        """Decide on instances of different UIDs and record them; return what is to be published."""
+        if not stores:
+            return []
+        published: list[tuple[Path, str]] = []
+        arrivals: list[Arrival] = []
+        patients: dict[str, PatientKey] = {}  # of studies that begin with one of these
+        facts = intake.known_all(tx, [store.header for _, store in stores])
+        for (item, store), known in zip(stores, facts, strict=True):
+            header = store.header
+            patient = known.study_patient or patients.get(header.study_uid)
+            item.reply = reply = _decide(store, replace(known, study_patient=patient))
+            if isinstance(reply, Compare) or reply.fate is Fate.QUARANTINE:
+                continue
+            if reply.fate is Fate.DROP:
+                intake.record_only(tx, header, reply, item.seat.id)
+                continue
             path = self._spool.instance_path(
                 header.study_uid, header.series_uid, header.sop_instance_uid
             )
-            intake.add(
-                tx,
-                header,
-                decision,
-                digest=store.digest,
-                size=store.size,
-                path=path,
-                association_id=seat.id,
-                policy=policy,
-                counts=decision.fate is Fate.STORE,
-            )
+            patients.setdefault(header.study_uid, header.patient_key)
+            arrivals.append(self._arrival(item.seat, store, reply, path))
             published.append((self._spool.tmp / store.tmp, path))
-        rejections.consider(
-            tx, header, decision, policy, trusted=self._settings.is_authority(seat.sender)
+        if arrivals:
+            intake.add_all(tx, arrivals)
+        for item, store in stores:
+            if store.header.rejection is not None and isinstance(item.reply, Decision):
+                self._consider(tx, item.seat, store.header, item.reply)
+        return published
+
+    def _arrival(self, seat: Seat, store: Store, decision: Decision, path: str) -> Arrival:
+        return Arrival(
+            header=store.header,
+            decision=decision,
+            digest=store.digest,
+            size=store.size,
+            path=path,
+            association_id=seat.id,
+            policy=self._policy(seat),
+            counts=decision.fate is Fate.STORE,
         )
-        return decision
+
+    def _consider(self, tx: Transaction, seat: Seat, header: Header, decision: Decision) -> None:
+        """Do what a rejection note demands."""
+        trusted = self._settings.is_authority(seat.sender)
+        rejections.consider(tx, header, decision, self._policy(seat), trusted=trusted)
+
+    def _policy(self, seat: Seat) -> AssemblyPolicy:
+        if seat.sender not in self._policies:
+            self._policies[seat.sender] = self._settings.assembly_of(seat.sender)
+        return self._policies[seat.sender]
+
+
+def _batch(items: Sequence[Item]) -> tuple[list[tuple[Item, Store]], list[Item]]:
+    """Return the instances that can be decided on at once, and the rest.
+
+    An instance that comes twice, and a note that takes others out, are taken one after the other.
+    """
+    batch: dict[str, tuple[Item, Store]] = {}
+    others = []
+    for item in items:
+        message = item.message
+        if (
+            isinstance(message, Store)
+            and message.header.rejection is None
+            and message.header.sop_instance_uid not in batch
+        ):
+            batch[message.header.sop_instance_uid] = (item, message)
+        else:
+            others.append(item)
+    return list(batch.values()), others
+
+
+def _decide(store: Store, known: Known) -> Decision | Compare:
+    if (
+        known.path is not None
+        and not store.compared
+        and admission.needs_decoding(store.header, store.digest, known.instance)
+    ):
+        return Compare(known.path)
+    return admission.decide(
+        store.header,
+        request_sop_class_uid=store.sop_class_uid,
+        request_sop_instance_uid=store.sop_instance_uid,
+        digest=store.digest,
+        known=known.instance,
+        study_patient=known.study_patient,
+        is_own_result=known.is_own_result,
+        is_rejected=known.is_rejected,
+        same_pixels=store.same_pixels,
+    )
 
 
 class LocalLine:

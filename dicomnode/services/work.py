@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import threading
 import time
 from datetime import timedelta
@@ -30,8 +29,6 @@ log = logging.getLogger(__name__)
 
 NAME = "work"
 IDLE_SECONDS = 0.5
-NICENESS = 10
-"""Receiving and sending go first."""
 
 
 class Worker:
@@ -278,7 +275,6 @@ def left_to_others(settings: Settings, chosen: tuple[str, ...]) -> dict[str, fro
 def run(settings: Settings) -> None:
     """Work until the role is to stop, with a worker and an analysis process a device."""
     with role(settings, NAME) as context:
-        os.nice(NICENESS)
         chosen = devices(settings.work.devices)
         not_models = left_to_others(settings, chosen)
         workers = [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +71,15 @@ def test_gpus_that_cannot_be_asked_are_compared_with_nothing(
     monkeypatch.setattr(work, "ask_gpus", fail)
     assert left_to_others(two_models, ("cuda:0", "cuda:1")) == {}
     assert "DEVICES_NOT_COMPARED" in caplog.text
+
+
+def test_an_analysis_computes_only_when_nobody_else_wants_to() -> None:
+    program = (
+        "import os, threading; from dicomnode.engines.local import give_way; give_way()\n"
+        "later = threading.Thread(target=lambda: print(os.sched_getscheduler(0)))\n"
+        "later.start(); later.join()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == os.SCHED_IDLE

@@ -1,0 +1,230 @@
+"""Reception, side by side in one run: this node with durable answers, storescp and Orthanc.
+
+300 CT of 512x512 (int16) on loopback, sent by DCMTK's storescu and dcmsend with TCP_NODELAY=1, over
+one association and over four. storescp and Orthanc synchronise nothing; this node answers only
+when file and row are synchronised, so what the disk allows is printed beside. Ends with 1 if the
+node is slower than 0.8 of storescp's default on one association, slower than twice Orthanc on
+four, or slowed down by more than a fifth by an analysis.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from nodes import Node
+from peers import DCMTK_ENVIRONMENT, HOST, Orthanc, end, free_port, wait_until
+
+from benchmarks.stages import stages
+from dicomnode.demo.series import write_series
+
+INSTANCES = 300
+RUNS = 3
+"""The median counts: each receiver takes its turn in each."""
+OF_STORESCP, OF_ORTHANC, OF_UNDISTURBED = 0.8, 2.0, 0.8
+BUSY = (
+    "import os; from dicomnode.engines.local import give_way; give_way()\n"
+    "import numpy as np; a = np.ones((900, 900))\n"
+    "while os.getppid() != 1: a @ a"
+)
+Rates = dict[str, list[float]]
+
+
+def main() -> int:
+    """Print the table and say whether the ratios are kept."""
+    with tempfile.TemporaryDirectory(prefix="bench", dir=_place()) as name:
+        folder = Path(name)
+        _write_instances(folder)
+        rates: Rates = {}
+        for _ in range(RUNS):
+            _measure(folder, rates)
+        table = {what: sorted(found)[len(found) // 2] for what, found in rates.items()}
+        _print(table)
+        stages(sorted((folder / "all").iterdir()), folder / "stages")
+        return _judge(table)
+
+
+def _place() -> str | None:
+    """Where the files lie, theirs and ours: not in memory, which synchronises nothing."""
+    return os.environ.get("DICOMNODE_BENCH") or "/var/tmp"
+
+
+def _write_instances(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    hu = random.integers(-1000, 1000, (512, 512, INSTANCES), dtype=np.int16)
+    (folder / "all").mkdir()
+    for part in range(4):
+        (folder / f"part{part}").mkdir()
+    for number, data in enumerate(write_series(hu, np.diag([0.7, 0.7, 1.0, 1.0]))):
+        path = folder / "all" / f"{number}.dcm"
+        path.write_bytes(data)
+        os.link(path, folder / f"part{number % 4}" / path.name)
+
+
+def _measure(folder: Path, rates: Rates) -> None:
+    rates.setdefault("disk: write and fsync, one after the other", []).append(_ceiling(folder, 1))
+    rates.setdefault("disk: four at a time", []).append(_ceiling(folder, 4))
+    receivers: dict[str, Callable[[Path], object]] = {
+        "storescp": _storescp,
+        "Orthanc": _orthanc,
+        "dicomnode": _node,
+        "dicomnode, a core busy with an analysis a core": _busy_node,
+    }
+    for receiver, start in receivers.items():
+        for program in ("storescu", "dcmsend"):
+            for count in (1, 4):
+                with start(folder) as (port, title):  # type: ignore[attr-defined]
+                    rate = _send(folder, program, count, port, title)
+                rates.setdefault(f"{receiver}, {program}, {count}", []).append(rate)
+
+
+def _ceiling(folder: Path, threads: int) -> float:
+    data = [path.read_bytes() for path in (folder / "all").iterdir()]
+    target = folder / "ceiling"
+    target.mkdir()
+
+    def write(numbers: range) -> None:
+        for number in numbers:
+            with (target / str(number)).open("xb", buffering=0) as file:
+                file.write(data[number])
+                os.fsync(file.fileno())
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(write, [range(n, len(data), threads) for n in range(threads)]))
+    seconds = time.perf_counter() - started
+    shutil.rmtree(target)
+    return len(data) / seconds
+
+
+def _send(folder: Path, program: str, count: int, port: int, title: str) -> float:
+    parts = [folder / "all"] if count == 1 else [folder / f"part{n}" for n in range(4)]
+    os.sync()  # what was written before is not paid for here
+    started = time.perf_counter()
+    senders = [
+        subprocess.Popen(
+            [
+                f"/usr/bin/{program}",
+                "-aet",
+                "MODALITY",
+                "-aec",
+                title,
+                "+sd",
+                HOST,
+                str(port),
+                part,
+            ],
+            env={**os.environ, **DCMTK_ENVIRONMENT},
+            stdout=subprocess.DEVNULL,
+        )
+        for part in parts
+    ]
+    codes = [sender.wait(600) for sender in senders]
+    seconds = time.perf_counter() - started
+    if any(codes):
+        raise RuntimeError(f"{program} to {title}: {codes}")
+    return INSTANCES / seconds
+
+
+Receiver = Iterator[tuple[int, str]]
+
+
+@contextmanager
+def _storescp(folder: Path) -> Receiver:
+    target, port = folder / "storescp", free_port()
+    target.mkdir()
+    command = ["/usr/bin/storescp", "--fork", "-od", str(target), "-aet", "STORESCP", str(port)]
+    environment = {**os.environ, **DCMTK_ENVIRONMENT}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(0.5)
+        yield port, "STORESCP"
+    finally:
+        end(process)
+        shutil.rmtree(target)
+
+
+@contextmanager
+def _orthanc(folder: Path) -> Receiver:
+    orthanc = Orthanc(folder / "orthanc")
+    orthanc.start()
+    try:
+        yield orthanc.port, "ARCHIVE"
+    finally:
+        orthanc.kill()
+        shutil.rmtree(folder / "orthanc")
+
+
+@contextmanager
+def _node(folder: Path) -> Receiver:
+    node = Node(folder / "node", overrides={"rules": []})
+    try:
+        node.start("receive")
+        wait_until(lambda: _children(node.pid("receive")), 20, "the acceptors run")
+        time.sleep(1.5)  # until they have loaded what they need
+        yield node.port, "DICOMNODE"
+        found = node.status()["counts"]["instances"]
+        if found != INSTANCES:
+            raise RuntimeError(f"{found} instances in the ledger")
+    finally:
+        node.close()
+        shutil.rmtree(folder / "node")
+
+
+@contextmanager
+def _busy_node(folder: Path) -> Receiver:
+    busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(os.cpu_count() or 1)]
+    try:
+        with _node(folder) as receiver:
+            yield receiver
+    finally:
+        for process in busy:
+            end(process)
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def _print(table: dict[str, float]) -> None:
+    cores, load = os.cpu_count(), os.getloadavg()[0]
+    print(f"{cores} cores, load {load:.1f}; median of {RUNS} runs; {INSTANCES} CT of 512x512")
+    print("\n| receiver, sender, associations | instances/s |\n|---|---|")
+    for what, rate in table.items():
+        print(f"| {what} | {rate:.0f} |")
+
+
+def _judge(table: dict[str, float]) -> int:
+    print("\n| ratio | least | storescu | dcmsend |\n|---|---|---|---|")
+    kept = True
+    for what, least, ours, theirs in (
+        ("of storescp, 1 association", OF_STORESCP, "dicomnode, {}, 1", "storescp, {}, 1"),
+        ("of Orthanc, 4 associations", OF_ORTHANC, "dicomnode, {}, 4", "Orthanc, {}, 4"),
+        (
+            "of itself undisturbed, 4 associations",
+            OF_UNDISTURBED,
+            "dicomnode, a core busy with an analysis a core, {}, 4",
+            "dicomnode, {}, 4",
+        ),
+    ):
+        found = [
+            table[ours.format(program)] / table[theirs.format(program)]
+            for program in ("storescu", "dcmsend")
+        ]
+        kept = kept and min(found) >= least
+        print(f"| {what} | {least} | {found[0]:.2f} | {found[1]:.2f} |")
+    print("\nkept" if kept else "\nNOT KEPT")
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
