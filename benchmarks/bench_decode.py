@@ -8,6 +8,7 @@ the volume.
 
 from __future__ import annotations
 
+import copy
 import os
 import statistics
 import subprocess
@@ -81,6 +82,21 @@ def compressed(datasets: Iterator[pydicom.Dataset], syntax: str) -> Iterator[pyd
         dataset["PixelData"].VR = "OB"
         dataset.file_meta.TransferSyntaxUID = syntax
         yield dataset
+
+
+def write_multiframe(path: Path, files: list[bytes], count: int) -> None:
+    """Write an Enhanced CT instance of so many frames, one above the other."""
+    dataset = pydicom.dcmread(BytesIO(enhanced(files)))
+    own = list(dataset.PerFrameFunctionalGroupsSequence)
+    groups = [copy.deepcopy(own[index % len(own)]) for index in range(count)]
+    for index, group in enumerate(groups):
+        group.PlanePositionSequence[0].ImagePositionPatient = [-200, -200, index - 500]
+    dataset.PerFrameFunctionalGroupsSequence = groups
+    dataset.NumberOfFrames = count
+    frame = len(dataset.PixelData) // len(own)
+    cells = dataset.PixelData * (count // len(own) + 1)
+    dataset.PixelData = cells[: count * frame]
+    dataset.save_as(path)
 
 
 def by_turns(*actions: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
@@ -212,10 +228,8 @@ def main() -> None:
         long = write(folder / "2000", restacked(files, 2000))
         factors += [memory(kind, folder / "2000") for kind in ("files", "bytes")]
         (folder / "frames").mkdir()
-        data = enhanced([path.read_bytes() for path in long])
-        (folder / "frames/one.dcm").write_bytes(data)
-        del data
-        print("one multi-frame instance of them:")
+        write_multiframe(folder / "frames/one.dcm", files, 2000)
+        print("one multi-frame instance of as many:")
         factors.append(memory("files", folder / "frames"))
         long[1000].unlink()
         print("one slice missing:")
