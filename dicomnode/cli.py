@@ -246,7 +246,7 @@ def segment(
     folder: Annotated[Path, typer.Argument(help="Folder of a CT series' DICOM files.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     model: Annotated[str, typer.Option(help="Of the catalog.")] = "demo",
-    profile: Annotated[str, typer.Option(help="Objects to make; pacs: SEG and SR.")] = "pacs",
+    profile: Annotated[str, typer.Option(help="Objects to make: pacs or pictures.")] = "pacs",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
     model_folder: Annotated[
         list[Path] | None, typer.Option(help="A folder with more model cards.")
@@ -270,7 +270,7 @@ def segment(
         bool, typer.Option("--uncommissioned", help="Run a model that is not commissioned.")
     ] = False,
 ) -> None:
-    """Analyse a folder without any network: DICOM in, SEG and SR out."""
+    """Analyse a folder without any network: DICOM in, SEG, preview and SR out."""
     from dicomnode.offline import segment_folder
 
     logs.set_up("segment")
@@ -343,7 +343,7 @@ def demo(
         Path, typer.Option("--output", "-o", help="Folder for what it makes.")
     ] = Path("demo-output"),
 ) -> None:
-    """Show the whole job on this machine: a synthetic CT in, SEG and SR back in an archive."""
+    """Show the whole job on this machine: a synthetic CT in, its results back in an archive."""
     from dicomnode.demo.demonstration import demonstrate
 
     raise typer.Exit(demonstrate(output, out))

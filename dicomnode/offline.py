@@ -13,6 +13,7 @@ from rich.table import Table
 
 from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.plans import Analysis, ModelOptions, Plan
+from dicomnode.domain.profiles import PROFILES
 from dicomnode.errors import DicomnodeError, Refusal, SettingsError
 from dicomnode.instances import UnreadableError, read_header, split_file
 from dicomnode.pipeline import Analyzer
@@ -20,7 +21,6 @@ from inference.catalog import CatalogError, load_catalog
 
 log = logging.getLogger(__name__)
 
-PROFILES = ("pacs",)
 UNNAMED = "unnamed"
 """The series of files that do not say to which series they belong."""
 
@@ -73,6 +73,7 @@ def segment_folder(
             options=options,
             monoenergetic=monoenergetic,
             content=content,
+            objects=PROFILES[profile],
         )
         try:
             analysis = _analyze(analyzer, files, plan, uid, console)
@@ -130,6 +131,8 @@ def _write(analysis: Analysis, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for item in analysis.results:
         (folder / f"{item.kind}.dcm").write_bytes(item.data)
+        if item.picture:
+            (folder / f"{item.kind}.png").write_bytes(item.picture)
     (folder / "labels.npz").write_bytes(analysis.label_map)
 
 

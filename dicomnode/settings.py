@@ -23,6 +23,7 @@ from dicomnode.domain.associations import AssociationRules, KnownPeer
 from dicomnode.domain.choosing import ChoosingPolicy
 from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.outcomes import Backoff
+from dicomnode.domain.profiles import PROFILES, in_order
 from dicomnode.domain.retrieval import FetchPolicy
 from dicomnode.domain.routing import Rule
 from dicomnode.domain.security import PeerTls, ServerTls, parse_fingerprint
@@ -121,9 +122,22 @@ class Destination(_Section):
     """Where results go."""
 
     peer: Name
-    profile: Literal["pacs"] = "pacs"
+    profile: Literal["pacs", "pictures"] = "pacs"
+    """Which objects it gets."""
+    objects: tuple[str, ...] = ()
+    """The objects themselves, in place of a profile."""
     allow_demo: bool = False
     """Results of demonstration models may go there although it is not this machine."""
+
+    @field_validator("objects")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return in_order(value) if value else value
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Kinds of objects that it gets, in the order in which they are sent."""
+        return self.objects or PROFILES[self.profile]
 
 
 class Work(_Section):

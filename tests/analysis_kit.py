@@ -63,8 +63,13 @@ def model_card(
 
 
 def plan(**changes: object) -> Plan:
-    """Return a plan for `model_card`."""
-    values: dict[str, object] = {"job_id": "1", "model_id": "test-model", "analysed_at": NOW}
+    """Return a plan for `model_card`; a preview takes a second and is made only if asked for."""
+    values: dict[str, object] = {
+        "job_id": "1",
+        "model_id": "test-model",
+        "analysed_at": NOW,
+        "objects": ("seg", "sr"),
+    }
     return Plan(**{**values, **changes})  # type: ignore[arg-type]
 
 

@@ -1,14 +1,15 @@
 """`dicomnode demo`: the whole job on this machine, and the proof that it came out right.
 
-A synthetic CT series goes by C-STORE into a node with the demonstration model; SEG and SR come back
-by C-STORE into an archive on loopback. The demonstration succeeds only if the voxels of the SEG, as
-the archive has them, are those of the label map.
+A synthetic CT series goes by C-STORE into a node with the demonstration model; SEG, preview
+and SR come back by C-STORE into an archive on loopback. The demonstration succeeds only if the
+voxels of the SEG, as the archive has them, are those of the label map.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,11 +29,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dicomnode.demo.archive import FolderArchive
-from dicomnode.demo.picture import write_picture
 from dicomnode.demo.readback import read_segments
 from dicomnode.demo.series import SeriesOptions, write_series
+from dicomnode.domain.plans import PREVIEW, SEG, SR
 from dicomnode.errors import DicomnodeError
-from dicomnode.imaging import read_scan
 from dicomnode.ledger import Ledger, overview
 from dicomnode.network.scu import associate
 from dicomnode.offline import describe
@@ -46,6 +46,8 @@ SPACING_MM = (1.6, 1.6, 5.0)
 SEED = 20260
 QUIET_SECONDS = 2.0
 TIMEOUT_SECONDS = 600.0
+KINDS = {"SEG": SEG, "OT": PREVIEW, "SR": SR}
+"""What an object is, by its Modality."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ class Outcome:
     """Of the ledger's overview."""
     events: list[dict[str, Any]]
     paths: dict[str, Path]
-    """What lies in the archive: by kind, seg and sr."""
+    """What lies in the archive, by kind."""
 
 
 def demonstrate(output: Path, console: Console) -> int:
@@ -88,7 +90,7 @@ def demonstrate(output: Path, console: Console) -> int:
         _wait_for_port(node_port)
         _send(paths, settings, node_port, console)
         outcome = _wait(settings, archive, console)
-    ok = _show(outcome, run, files, settings, console)
+    ok = _show(outcome, run, settings, console)
     console.print(f"{time.monotonic() - started:.0f} s in all.")
     return 0 if ok else 1
 
@@ -209,29 +211,25 @@ def _wait(settings: Settings, archive: FolderArchive, console: Console) -> Outco
 
 def _by_kind(paths: Sequence[Path]) -> dict[str, Path]:
     return {
-        str(pydicom.dcmread(path, specific_tags=["Modality"]).Modality).lower(): path
-        for path in paths
+        KINDS[pydicom.dcmread(path, specific_tags=["Modality"]).Modality]: path for path in paths
     }
 
 
-def _show(
-    outcome: Outcome, run: Path, files: Sequence[bytes], settings: Settings, console: Console
-) -> bool:
-    missing = [kind for kind in ("seg", "sr") if kind not in outcome.paths]
+def _show(outcome: Outcome, run: Path, settings: Settings, console: Console) -> bool:
+    missing = [kind for kind in KINDS.values() if kind not in outcome.paths]
     if missing:
         console.print(f"not in the archive: {', '.join(missing)}", style="red")
         return False
     job = outcome.facts["jobs"][0]
-    with np.load(settings.spool_folder / "results" / str(job["id"]) / "labels.npz") as stored:
+    results = settings.spool_folder / "results" / str(job["id"])
+    with np.load(results / "labels.npz") as stored:
         labels, uids = stored["labels"], [str(uid) for uid in stored["sop_instance_uids"]]
     same = bool((read_segments(outcome.paths["seg"], uids, labels.shape) == labels).all())
     _print_results(outcome, console)
     _print_times(outcome, console)
-    picture = run / "overlay.png"
-    write_picture(
-        picture, read_scan(files), labels, "total_v1_104", "DEMO model on a synthetic CT series"
-    )
-    console.print(f"Picture of the overlay: {picture}", soft_wrap=True)
+    picture = run / "preview.png"
+    shutil.copyfile(results / "preview.png", picture)
+    console.print(f"The preview as a picture: {picture}", soft_wrap=True)
     if same:
         console.print(
             "The SEG in the archive equals the label map, voxel for voxel.", style="bold green"

@@ -13,6 +13,10 @@ MANUFACTURER = "dicomnode"
 """In the Contributing Equipment of every result; by it a result that is routed back is known."""
 SEG = "seg"
 SR = "sr"
+PREVIEW = "preview"
+OBJECTS = (SEG, PREVIEW, SR)
+"""Every kind of result, in the order in which they are sent: the report, which refers, is last."""
+DEFAULT_OBJECTS = (SEG, PREVIEW, SR)
 DEFAULT_SERIES_NUMBER_BASE = 99000
 
 
@@ -88,6 +92,8 @@ class Plan:
     and sent, not what is in them."""
     monoenergetic: bool = False
     """Virtual monoenergetic images were asked for; otherwise they are refused."""
+    objects: tuple[str, ...] = DEFAULT_OBJECTS
+    """Kinds of results to encode; what each contains does not depend on the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +101,7 @@ class ResultInstance:
     """One encoded DICOM instance, ready to be stored and sent as it is."""
 
     kind: str
-    """SEG or SR."""
+    """One of `OBJECTS`."""
     sop_class_uid: SOPClassUID
     sop_instance_uid: InstanceUID
     series_uid: SeriesUID
@@ -104,6 +110,8 @@ class ResultInstance:
     """Whole DICOM file: preamble, file meta information, data set."""
     summary: dict[str, int | float | str]
     """For people: SEG {segments, frames}; SR {measurement_groups}."""
+    picture: bytes = field(default=b"", repr=False)
+    """The same as PNG; of a preview only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +124,7 @@ class Analysis:
     series_uid: str
     """Of the source, as its slices name them: whoever records the results compares."""
     results: tuple[ResultInstance, ...]
-    """In the order in which a destination gets them: SEG first, SR last."""
+    """In the order in which a destination gets them: of `OBJECTS`."""
     label_map: bytes = field(repr=False)
     """uint8 [slice, row, column] on the source grid in NumPy's .npz (key `labels`), zip-deflated,
     with `sop_instance_uids` and `frame_numbers` [slice] beside it; read with allow_pickle=False."""

@@ -11,6 +11,7 @@ from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.identifiers import InstanceUID, SOPClassUID, TransferSyntaxUID
 from dicomnode.domain.lifecycle import DELIVERED, PENDING, REFUSED, SENDING
 from dicomnode.domain.outcomes import Done, Outcome, Refuse
+from dicomnode.domain.profiles import REFERS_TO
 from dicomnode.domain.records import Delivery
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.tables import delivery, job, result
@@ -23,7 +24,8 @@ def _due(tx: Transaction, destination: str) -> list[ColumnElement[bool]]:
         before.c.job_id == delivery.c.job_id,
         before.c.destination == delivery.c.destination,
         before.c.position < delivery.c.position,
-        before.c.state != DELIVERED,
+        # What refers to a refused object was refused with it; the rest goes on.
+        before.c.state.not_in((DELIVERED, REFUSED)),
     )
     return [
         delivery.c.state == PENDING,
@@ -132,19 +134,22 @@ def finish(
     if tx.move(delivery, claimed.id, step, delivery.c.attempt == claimed.attempt, **values):
         record(code, level)
         if isinstance(outcome, Refuse):
-            _refuse_dependents(tx, row.job_id, claimed.destination, row.position)
+            _refuse_dependents(tx, row.job_id, claimed)
     elif isinstance(outcome, Done):
         record("DELIVERED_AFTER_CANCEL", ATTENTION)
 
 
-def _refuse_dependents(tx: Transaction, job_id: int, destination: str, position: int) -> None:
-    """What comes after a refused object refers to it, so the destination gets none of it."""
+def _refuse_dependents(tx: Transaction, job_id: int, refused: Delivery) -> None:
+    """What refers to a refused object means nothing without it, and is not sent."""
+    kinds = [kind for kind, other in REFERS_TO.items() if other == refused.kind]
     rows = tx.connection.execute(
-        select(delivery.c.id).where(
+        select(delivery.c.id)
+        .join(result, result.c.id == delivery.c.result_id)
+        .where(
             delivery.c.job_id == job_id,
-            delivery.c.destination == destination,
-            delivery.c.position > position,
+            delivery.c.destination == refused.destination,
             delivery.c.state == PENDING,
+            result.c.kind.in_(kinds),
         )
     ).scalars()
     for row_id in rows.all():

@@ -154,7 +154,7 @@ def finish(
     claimed: Job,
     results: Sequence[StoredResult],
     *,
-    deliver_to: Sequence[str],
+    deliver_to: Mapping[str, Sequence[str]],
     not_allowed: Sequence[str],
     label_map_path: str,
     label_map_digest: str,
@@ -168,7 +168,7 @@ def finish(
     Of a study that is held since the analysis began, the deliveries are held as well.
 
     Args:
-        deliver_to: destinations that get the results.
+        deliver_to: destinations, and the kinds of results that each gets.
         not_allowed: destinations of the rule that a demonstration model's results may not go to.
         content: where the images contradict their headers; their sentences are among `findings`.
         held: codes of those for which the results wait for a person.
@@ -220,7 +220,7 @@ def _insert_results(
     tx: Transaction,
     claimed: Job,
     results: Sequence[StoredResult],
-    deliver_to: Sequence[str],
+    deliver_to: Mapping[str, Sequence[str]],
     hold_reason: str | None,
 ) -> None:
     for item in results:
@@ -239,7 +239,7 @@ def _insert_results(
             summary=item.summary,
             created_at=tx.now,
         )
-        for name in deliver_to:
+        for name in (name for name, kinds in deliver_to.items() if item.kind in kinds):
             tx.insert(
                 delivery,
                 result_id=result_id,

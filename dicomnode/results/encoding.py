@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
-from dicomnode.domain.plans import SEG, SR, Plan, ResultInstance
-from dicomnode.results import seg, sr
-from dicomnode.results.headers import Source
+from dicomnode.domain.plans import PREVIEW, SEG, SR, Plan, ResultInstance
+from dicomnode.results import preview, seg, sr
+from dicomnode.results.common import slices_used
+from dicomnode.results.headers import Source, value_of
 from dicomnode.results.model import Measured, Model
 from dicomnode.results.uids import content_parts, identify
 from dicomnode.scan import LabelMap
@@ -20,7 +22,7 @@ def encode(
     plan: Plan,
     findings: Sequence[str] = (),
 ) -> tuple[ResultInstance, ...]:
-    """Return SEG and SR; the SR alone where nothing was found.
+    """Return the plan's objects in their order; no SEG where nothing was found.
 
     Args:
         source: from `headers.prepare`.
@@ -39,18 +41,54 @@ def encode(
     segments = seg.find_segments(source, labels, model)
     parts = content_parts(source, labels, model, plan)
     series_uid = str(source.headers[0].SeriesInstanceUID)
+    results: list[ResultInstance] = []
     segmentation: ResultInstance | None = None
-    if segments:
+    if segments and {SEG, SR} & set(plan.objects):
         identifiers = identify(SEG, seg.SOP_CLASS_UID, parts, plan, series_uid)
         segmentation = seg.encode_seg(source, labels, segments, model, plan, identifiers)
-    referred = segmentation.sop_instance_uid if segmentation else ""
-    report = sr.Report(
-        segments=segments,
-        measurements={item.label: item for item in measurements},
-        findings=tuple(findings),
-        seg_uid=segmentation.sop_instance_uid if segmentation else None,
-        seg_series_uid=segmentation.series_uid if segmentation else None,
+        results.append(segmentation)
+    if PREVIEW in plan.objects:
+        results.append(_preview(source, labels, segments, model, measurements, plan, findings))
+    if SR in plan.objects:
+        referred = segmentation.sop_instance_uid if segmentation else ""
+        report = sr.Report(
+            segments=segments,
+            measurements={item.label: item for item in measurements},
+            findings=tuple(findings),
+            seg_uid=segmentation.sop_instance_uid if segmentation else None,
+            seg_series_uid=segmentation.series_uid if segmentation else None,
+        )
+        identifiers = identify(
+            SR, sr.SOP_CLASS_UID, (*parts, *findings, referred), plan, series_uid
+        )
+        results.append(sr.encode_sr(source, report, model, plan, identifiers))
+    return tuple(results)
+
+
+def _preview(
+    source: Source,
+    labels: LabelMap,
+    segments: Sequence[seg.Segment],
+    model: Model,
+    measurements: Sequence[Measured],
+    plan: Plan,
+    findings: Sequence[str],
+) -> ResultInstance:
+    number = value_of(source.acquisition, "SeriesNumber")
+    page = preview.draw_page(
+        preview.Content(
+            scan=source.scan,
+            labels=labels.labels,
+            model=model,
+            measurements=measurements,
+            findings=findings,
+            series_number=None if number is None else int(number),
+            slices=slices_used(source, plan),
+        )
     )
-    identifiers = identify(SR, sr.SOP_CLASS_UID, (*parts, *findings, referred), plan, series_uid)
-    document = sr.encode_sr(source, report, model, plan, identifiers)
-    return (segmentation, document) if segmentation else (document,)
+    # The pixels too: another release of Pillow writes other letters.
+    parts = (*content_parts(source, labels, model, plan), hashlib.sha256(page).hexdigest())
+    series_uid = str(source.headers[0].SeriesInstanceUID)
+    identifiers = identify(PREVIEW, preview.SOP_CLASS_UID, parts, plan, series_uid)
+    names = [segment.codes.name for segment in segments]
+    return preview.encode_preview(source, page, names, model, plan, identifiers)

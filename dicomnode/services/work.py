@@ -14,7 +14,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from dicomnode.domain.outcomes import Refuse, Retry
-from dicomnode.domain.plans import Analysis, Plan
+from dicomnode.domain.plans import DEFAULT_OBJECTS, Analysis, Plan
+from dicomnode.domain.profiles import in_order
 from dicomnode.domain.records import Job, StoredResult
 from dicomnode.domain.routing import may_receive
 from dicomnode.engines.local import LocalEngine, Stopped
@@ -100,6 +101,7 @@ class Worker:
             options=job.options,
             content=self._settings.content,
             monoenergetic=job.monoenergetic,
+            objects=self._objects(job),
         )
         outcome = self._analyze(job, plan)
         fields = {
@@ -143,6 +145,8 @@ class Worker:
         for position, item in enumerate(analysis.results):
             path = spool.result_path(job.id, f"{item.sop_instance_uid}.dcm")
             spool.write(path, item.data)
+            if item.picture:
+                spool.write(spool.result_path(job.id, f"{item.kind}.png"), item.picture)
             stored.append(
                 StoredResult(
                     kind=item.kind,
@@ -174,8 +178,17 @@ class Worker:
             )
         return "DONE" if ours else "LEASE_LOST"
 
-    def _split_destinations(self, job: Job, demonstration: bool) -> tuple[list[str], list[str]]:
-        allowed: list[str] = []
+    def _objects(self, job: Job) -> tuple[str, ...]:
+        """Return what some destination of the job takes; the default where it has none."""
+        known = self._settings.destinations
+        wanted = {kind for name in job.destinations if name in known for kind in known[name].takes}
+        return in_order(wanted) if wanted else DEFAULT_OBJECTS
+
+    def _split_destinations(
+        self, job: Job, demonstration: bool
+    ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+        """Return the destinations with what each takes, and those that may get nothing."""
+        allowed: dict[str, tuple[str, ...]] = {}
         refused: list[str] = []
         for name in job.destinations:
             if name not in self._settings.destinations:
@@ -186,7 +199,10 @@ class Worker:
                 allow_demo=self._settings.destinations[name].allow_demo,
                 demonstration=demonstration,
             )
-            (allowed if may else refused).append(name)
+            if may:
+                allowed[name] = self._settings.destinations[name].takes
+            else:
+                refused.append(name)
         return allowed, refused
 
     def _fail(self, job: Job, outcome: Retry | Refuse, *, counts: bool = True) -> str:

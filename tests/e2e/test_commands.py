@@ -41,8 +41,8 @@ def test_demo_ends_well_and_leaves_a_picture(tmp_path: Path) -> None:
     assert "equals the label map, voxel for voxel" in done.stdout
     assert "last slice to stored" in done.stdout
     (run,) = (tmp_path / "out").iterdir()
-    picture = np.asarray(Image.open(run / "overlay.png").convert("RGB")).astype(int)
-    coloured = np.ptp(picture[:560], axis=-1) > 20
+    picture = np.asarray(Image.open(run / "preview.png").convert("RGB")).astype(int)
+    coloured = np.ptp(picture[100:, :1100], axis=-1) > 20
     assert coloured.mean() > 0.05, "no overlay in the picture"
     modalities = [pydicom.dcmread(path).Modality for path in (run / "archive").iterdir()]
     assert sorted(modalities) == ["SEG", "SR"]
