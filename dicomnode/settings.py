@@ -122,10 +122,10 @@ class Destination(_Section):
     """Where results go."""
 
     peer: Name
-    profile: Literal["pacs", "pictures"] = "pacs"
+    profile: Literal["pacs", "pictures", "rtstruct"] = "pacs"
     """Which objects it gets."""
     objects: tuple[str, ...] = ()
-    """The objects themselves, in place of a profile."""
+    """The objects themselves; a profile then says nothing."""
     allow_demo: bool = False
     """Results of demonstration models may go there although it is not this machine."""
 

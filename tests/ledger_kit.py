@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -202,7 +202,8 @@ def finish(
     ledger: Ledger,
     job: Job,
     *,
-    to: tuple[str, ...] = ("archive",),
+    to: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ("archive",),
+    kinds: tuple[str, ...] = ("seg", "sr"),
     not_allowed: tuple[str, ...] = (),
     findings: tuple[str, ...] = (),
     content: tuple[ContentFinding, ...] = (),
@@ -213,8 +214,8 @@ def finish(
         return jobs.finish(
             tx,
             job,
-            results_of(job),
-            deliver_to=dict.fromkeys(to, ("seg", "preview", "sr")),
+            results_of(job, kinds),
+            deliver_to=to if isinstance(to, Mapping) else dict.fromkeys(to, kinds),
             not_allowed=not_allowed,
             label_map_path=f"results/{job.id}/labels.npz",
             label_map_digest="digest",
@@ -247,14 +248,18 @@ def fail(
 
 
 def analysed(
-    ledger: Ledger, clock: Any, *headers: Header, to: tuple[str, ...] = ("archive",)
+    ledger: Ledger,
+    clock: Any,
+    *headers: Header,
+    to: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ("archive",),
+    kinds: tuple[str, ...] = ("seg", "sr"),
 ) -> Job:
     """Let a series come, close its study, and record its results."""
     receive(ledger, *(headers or (header(),)))
     clock.forward(QUIET_SECONDS)
     assert close(ledger) == 1
     job = claimed(ledger)
-    assert finish(ledger, job, to=to)
+    assert finish(ledger, job, to=to, kinds=kinds)
     return job
 
 

@@ -1,4 +1,4 @@
-"""Programs of others that judge or read the results: dciodvfy, dsrdump, dcmqi."""
+"""Programs of others that judge or read the results: dciodvfy, dsrdump, dcmqi, plastimatch."""
 
 from __future__ import annotations
 
@@ -86,6 +86,31 @@ def dcmqi_labels(
     labels[tuple(whole.T)] = array[tuple(found.T)]
     assert json.loads(next(folder.glob("*.json")).read_text())["segmentAttributes"]
     return labels
+
+
+def plastimatch_masks(rtstruct: Path, series: Path, folder: Path) -> dict[str, NDArray[np.bool_]]:
+    """Return the masks [slice, row, column] of an RT Structure Set by ROI Name, by plastimatch.
+
+    Args:
+        series: folder of the CT series on whose grid it draws them.
+        folder: for what it writes.
+    """
+    done = subprocess.run(
+        [
+            VENV_BIN / "plastimatch", "convert", "--input", rtstruct, "--referenced-ct", series,
+            "--output-prefix", folder, "--prefix-format", "nrrd",
+        ],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {
+        path.stem: sitk.GetArrayFromImage(sitk.ReadImage(path)) > 0
+        for path in folder.glob("*.nrrd")
+    }
 
 
 def in_segment_numbers(labels: NDArray[np.uint8], seg: pydicom.Dataset) -> NDArray[np.uint8]:

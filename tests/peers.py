@@ -266,10 +266,10 @@ class Orthanc:
         ]
 
     def results(self, study_uid: str | None = None) -> dict[str, pydicom.Dataset]:
-        """Return Modality -> data set of the SEG and SR it holds; fails if there are two of one."""
+        """Return Modality -> data set of the results it holds; fails if there are two of one."""
         found: dict[str, pydicom.Dataset] = {}
         for dataset in self.datasets(study_uid):
-            if dataset.Modality in ("SEG", "SR"):
+            if dataset.Modality in ("SEG", "OT", "SR"):
                 assert dataset.Modality not in found, f"more than one {dataset.Modality}"
                 found[dataset.Modality] = dataset
         return found

@@ -14,7 +14,8 @@ MANUFACTURER = "dicomnode"
 SEG = "seg"
 SR = "sr"
 PREVIEW = "preview"
-OBJECTS = (SEG, PREVIEW, SR)
+RTSTRUCT = "rtstruct"
+OBJECTS = (SEG, RTSTRUCT, PREVIEW, SR)
 """Every kind of result, in the order in which they are sent: the report, which refers, is last."""
 DEFAULT_OBJECTS = (SEG, PREVIEW, SR)
 DEFAULT_SERIES_NUMBER_BASE = 99000
@@ -109,7 +110,7 @@ class ResultInstance:
     data: bytes = field(repr=False)
     """Whole DICOM file: preamble, file meta information, data set."""
     summary: dict[str, int | float | str]
-    """For people: SEG {segments, frames}; SR {measurement_groups}."""
+    """For people: SEG {segments, frames}; SR {measurement_groups}; preview {columns, rows}."""
     picture: bytes = field(default=b"", repr=False)
     """The same as PNG; of a preview only."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from dicomnode.domain.plans import DEFAULT_OBJECTS, OBJECTS, PREVIEW, SEG, SR
+from dicomnode.domain.plans import DEFAULT_OBJECTS, OBJECTS, PREVIEW, RTSTRUCT, SEG, SR
 
 PROFILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "pacs": DEFAULT_OBJECTS,
         "pictures": (PREVIEW,),
+        "rtstruct": (RTSTRUCT,),
     }
 )
 REFERS_TO: Mapping[str, str] = MappingProxyType({SR: SEG})

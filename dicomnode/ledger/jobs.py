@@ -205,6 +205,9 @@ def finish(
     for name in not_allowed:
         detail = f"results of a demonstration model do not go to {name}, which is not loopback"
         record("DEMO_NOT_ALLOWED", level=ATTENTION, detail=detail)
+    there = {item.kind for item in results}
+    for name in (name for name, kinds in deliver_to.items() if there.isdisjoint(kinds)):
+        record("NOTHING_TO_DELIVER", detail=f"{name} takes none of the objects that were made")
     for seen in content:
         record(seen.code, level="warning", detail=seen.sentence)
     told = {seen.sentence for seen in content}

@@ -16,7 +16,6 @@ import pydicom
 from highdicom import UID, ContributingEquipment
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode import __version__
 from dicomnode.domain.identifiers import SOPClassUID, TransferSyntaxUID
@@ -134,7 +133,7 @@ def finish(
         sop_class_uid=SOPClassUID(str(dataset.SOPClassUID)),
         sop_instance_uid=identifiers.sop_instance_uid,
         series_uid=identifiers.series_uid,
-        transfer_syntax_uid=TransferSyntaxUID(str(ExplicitVRLittleEndian)),
+        transfer_syntax_uid=TransferSyntaxUID(str(meta.TransferSyntaxUID)),
         data=buffer.getvalue(),
         summary=summary,
     )

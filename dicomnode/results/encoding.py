@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from dicomnode.domain.plans import PREVIEW, SEG, SR, Plan, ResultInstance
-from dicomnode.results import preview, seg, sr
+from dicomnode.domain.plans import PREVIEW, RTSTRUCT, SEG, SR, Plan, ResultInstance
+from dicomnode.results import preview, rtstruct, seg, sr
 from dicomnode.results.common import slices_used
 from dicomnode.results.headers import Source, value_of
 from dicomnode.results.model import Measured, Model
@@ -22,7 +22,7 @@ def encode(
     plan: Plan,
     findings: Sequence[str] = (),
 ) -> tuple[ResultInstance, ...]:
-    """Return the plan's objects in their order; no SEG where nothing was found.
+    """Return the plan's objects in their order; neither SEG nor RTSTRUCT where nothing is found.
 
     Args:
         source: from `headers.prepare`.
@@ -47,6 +47,13 @@ def encode(
         identifiers = identify(SEG, seg.SOP_CLASS_UID, parts, plan, series_uid)
         segmentation = seg.encode_seg(source, labels, segments, model, plan, identifiers)
         results.append(segmentation)
+    if segments and RTSTRUCT in plan.objects:
+        identifiers = identify(RTSTRUCT, rtstruct.SOP_CLASS_UID, parts, plan, series_uid)
+        results.append(
+            rtstruct.encode_rtstruct(
+                source, labels, segments, measurements, model, plan, identifiers
+            )
+        )
     if PREVIEW in plan.objects:
         results.append(_preview(source, labels, segments, model, measurements, plan, findings))
     if SR in plan.objects:
@@ -87,7 +94,8 @@ def _preview(
         )
     )
     # The pixels too: another release of Pillow writes other letters.
-    parts = (*content_parts(source, labels, model, plan), hashlib.sha256(page).hexdigest())
+    drawn = hashlib.sha256(page.tobytes()).hexdigest()
+    parts = (*content_parts(source, labels, model, plan), drawn)
     series_uid = str(source.headers[0].SeriesInstanceUID)
     identifiers = identify(PREVIEW, preview.SOP_CLASS_UID, parts, plan, series_uid)
     names = [segment.codes.name for segment in segments]

@@ -46,11 +46,11 @@ def begin(
         transfer_syntax_uid=ExplicitVRLittleEndian,
         series_description=series_description(kind, source, model, plan),
         specific_character_set=header.get("SpecificCharacterSet"),
-        content_date=moment.date,
-        content_time=moment.time,
         series_date=moment.date,
         series_time=moment.time,
     )
+    if "ContentDate" in dataset:  # not every object has them; highdicom reads the clock
+        dataset.ContentDate, dataset.ContentTime = moment.date, moment.time
     dataset.copy_patient_and_study_information(header)
     dataset.ContributingEquipmentSequence = [
         *_acquisition(header),

@@ -45,7 +45,7 @@ def test_demo_ends_well_and_leaves_a_picture(tmp_path: Path) -> None:
     coloured = np.ptp(picture[100:, :1100], axis=-1) > 20
     assert coloured.mean() > 0.05, "no overlay in the picture"
     modalities = [pydicom.dcmread(path).Modality for path in (run / "archive").iterdir()]
-    assert sorted(modalities) == ["SEG", "SR"]
+    assert sorted(modalities) == ["OT", "SEG", "SR"]
     assert "Traceback" not in (run / "node.log").read_text()
 
 
@@ -59,6 +59,9 @@ def test_segment_makes_results_without_a_network(tmp_path: Path, test_data: Path
         labels, uids = stored["labels"], [str(uid) for uid in stored["sop_instance_uids"]]
     assert (read_segments(results / "seg.dcm", uids, labels.shape) == labels).all()
     assert pydicom.dcmread(results / "sr.dcm").VerificationFlag == "UNVERIFIED"
+    with Image.open(results / "preview.png") as picture:
+        drawn = pydicom.dcmread(results / "preview.dcm").pixel_array
+        assert np.array_equal(np.asarray(picture), drawn)
 
 
 def test_segment_refuses_with_a_reason_and_an_exit_code(tmp_path: Path, test_data: Path) -> None:
@@ -74,7 +77,10 @@ def test_segment_refuses_with_a_reason_and_an_exit_code(tmp_path: Path, test_dat
     [
         (["segment", "nowhere", "-o", "out"], "nowhere: no such folder"),
         (["segment", ".", "-o", "out", "--model", "nonesuch"], "nonesuch"),
-        (["segment", ".", "-o", "out", "--profile", "nonesuch"], "expected one of pacs"),
+        (
+            ["segment", ".", "-o", "out", "--profile", "nonesuch"],
+            "expected one of pacs, pictures, rtstruct",
+        ),
         (["check", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],
 )

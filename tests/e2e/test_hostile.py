@@ -102,7 +102,7 @@ def test_siemens_files_with_identifiers_are_analysed(
         wires.append(Wire.of_file(buffer.getvalue()))
     assert set(store(running.port, *wires)) == {0x0000}
 
-    status = running.wait_for(are_delivered(2), timeout=120)
+    status = running.wait_for(are_delivered(3), timeout=120)
     assert status["jobs"][0]["state"] == "DONE"
     results = orthanc.results(study)
     assert {item.PatientID for item in results.values()} == {"TEST-1"}

@@ -46,7 +46,7 @@ def test_series_go_in_and_results_come_back(
         # The archive has the study, as it has in a hospital: the results belong into it.
         dcmtk.storescu(orthanc.port, folder, called="ARCHIVE")
         dcmtk.storescu(running.port, folder)
-    status = running.wait_for(are_delivered(4), timeout=240)
+    status = running.wait_for(are_delivered(6), timeout=240)
 
     assert job_states(status) == ["DONE", "DONE"]
     assert status["counts"]["instances"] == 241
@@ -56,7 +56,7 @@ def test_series_go_in_and_results_come_back(
         study = str(scan.header.StudyInstanceUID)
         place = tmp_path / f"{name}-results"
         results = orthanc.results(study)
-        assert set(results) == {"SEG", "SR"}
+        assert set(results) == {"SEG", "OT", "SR"}
         check_results(results, scan.header, place, all_frames=folder == real)
         job = next(row for row in status["jobs"] if row["study_uid"] == study)
         with np.load(running.spool / "results" / str(job["id"]) / "labels.npz") as stored:

@@ -28,8 +28,8 @@ def are_stored(node: Node, wires: list[Wire]) -> bool:
 
 
 def one_result_set(orthanc: Orthanc) -> bool:
-    """Whether exactly one SEG and one SR are there; `results` fails if there are two."""
-    return set(orthanc.results()) == {"SEG", "SR"}
+    """Whether one SEG, one preview and one SR are there; `results` fails if there are two."""
+    return set(orthanc.results()) == {"SEG", "OT", "SR"}
 
 
 def test_every_role_dies_at_its_work(node: Callable[..., Node], orthanc: Orthanc) -> None:
@@ -42,13 +42,13 @@ def test_every_role_dies_at_its_work(node: Callable[..., Node], orthanc: Orthanc
         _work_dies_while_it_analyses(running)
         proxy.hold_after(200_000)  # in the midst of the SEG
         _send_dies_while_it_sends(running, proxy, orthanc)
-        status = running.wait_for(are_delivered(2), timeout=120)
+        status = running.wait_for(are_delivered(3), timeout=120)
 
     assert one_result_set(orthanc)
     assert are_stored(running, wires)
     assert status["counts"]["instances"] == len(wires)
     assert status["counts"]["jobs"] == {"DONE": 1}
-    assert [row["attempt"] for row in status["deliveries"]] == [1, 2]
+    assert [row["attempt"] for row in status["deliveries"]] == [1, 1, 2]
     codes = [event["code"] for event in running.events(status["studies"][0]["study_uid"])]
     assert codes.count("JOB_DONE") == 1
 
@@ -77,7 +77,7 @@ def _work_dies_while_it_analyses(running: Node) -> None:
 
 def _send_dies_while_it_sends(running: Node, proxy: Proxy, orthanc: Orthanc) -> None:
     wait_until(lambda: proxy.is_holding, 120, "a SEG is on its way")
-    assert running.status()["counts"]["deliveries"] == {"PENDING": 1, "SENDING": 1}
+    assert running.status()["counts"]["deliveries"] == {"PENDING": 2, "SENDING": 1}
     pid = running.kill("send")
     assert orthanc.results() == {}
     proxy.hold_after(None)
@@ -100,7 +100,7 @@ def test_the_analysis_process_dies(node: Callable[..., Node], orthanc: Orthanc) 
     wait_until(lambda: _children(worker), 30, "the analysis process runs")
     for child in _children(worker):
         os.kill(child, signal.SIGKILL)
-    status = running.wait_for(are_delivered(2), timeout=120)
+    status = running.wait_for(are_delivered(3), timeout=120)
 
     assert running.pid("work") == worker  # the dispatcher lived on and said what happened
     assert status["jobs"][0]["failures"] == 1
@@ -132,6 +132,6 @@ def test_everything_dies_with_the_supervisor(node: Callable[..., Node], orthanc:
     assert are_stored(running, wires[:20])
     running.start("run")
     assert set(store(running.port, *wires)) == {0x0000}
-    running.wait_for(are_delivered(2), timeout=120)
+    running.wait_for(are_delivered(3), timeout=120)
     assert one_result_set(orthanc)
     assert are_stored(running, wires)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pydicom
 import pytest
 from nodes import Node
 from peers import Orthanc
@@ -16,14 +17,19 @@ def test_a_changed_or_lost_result_is_not_sent(node: Callable[..., Node], orthanc
     running = node("receive", "tick", "work", archive=orthanc)
     assert set(store(running.port, *phantom_series(8))) == {0x0000}
     running.wait_for(lambda status: status["counts"]["jobs"] == {"DONE": 1}, timeout=120)
-    path = max(running.files("results"), key=lambda file: file.stat().st_size)  # the SEG
+    (path,) = (
+        file
+        for file in running.files("results")
+        if file.suffix == ".dcm" and pydicom.dcmread(file).Modality == "SEG"
+    )
     data = bytearray(path.read_bytes())
     data[-1000] ^= 1
     path.write_bytes(data)
     running.start("send")
-    status = running.wait_for(lambda status: status["counts"]["deliveries"] == {"REFUSED": 2})
+    ended = {"REFUSED": 2, "DELIVERED": 1}
+    status = running.wait_for(lambda status: status["counts"]["deliveries"] == ended)
 
     reasons = {row["kind"]: row["reason"] for row in status["deliveries"]}
-    assert reasons == {"seg": "BYTES_CHANGED", "sr": "REFERS_TO_REFUSED"}
+    assert reasons == {"seg": "BYTES_CHANGED", "preview": None, "sr": "REFERS_TO_REFUSED"}
     assert "DELIVERY_REFUSED" in running.attention()
-    assert orthanc.instances() == {}
+    assert set(orthanc.results()) == {"OT"}, "the preview refers to neither"

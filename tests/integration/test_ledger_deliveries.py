@@ -119,6 +119,48 @@ def test_a_refused_segmentation_takes_its_report_with_it(ledger: Ledger, clock: 
     assert [code for code, level in events(ledger) if level == "attention"] == ["DELIVERY_REFUSED"]
 
 
+ALL = ("seg", "preview", "sr")
+
+
+def test_a_refused_segmentation_leaves_the_preview(ledger: Ledger, clock: Any) -> None:
+    """It refers to the source alone, and says more than nothing."""
+    analysed(ledger, clock, kinds=ALL)
+    settle(ledger, taken(ledger), Refuse("CONTEXT_REFUSED", "no"), status=None)
+    second = taken(ledger)
+    assert second.kind == "preview"
+    settle(ledger, second)
+    assert states(ledger, delivery) == ["REFUSED", "DELIVERED", "REFUSED"]
+    assert not is_due(ledger)
+
+
+def test_a_refused_preview_leaves_the_rest(ledger: Ledger, clock: Any) -> None:
+    analysed(ledger, clock, kinds=ALL)
+    settle(ledger, taken(ledger))
+    settle(ledger, taken(ledger), Refuse("CONTEXT_REFUSED", "no"), status=None)
+    assert deliver_all(ledger) == 1
+    assert states(ledger, delivery) == ["DELIVERED", "REFUSED", "DELIVERED"]
+
+
+def test_the_report_waits_for_all_that_comes_before_it(ledger: Ledger, clock: Any) -> None:
+    analysed(ledger, clock, kinds=ALL)
+    settle(ledger, taken(ledger))
+    settle(ledger, taken(ledger), AWAY, status=None, wait=10)
+    assert take(ledger) is None
+
+
+def test_a_destination_gets_the_objects_of_its_profile(ledger: Ledger, clock: Any) -> None:
+    analysed(ledger, clock, to={"archive": ALL, "old": ("preview",)}, kinds=ALL)
+    assert taken(ledger, "old").kind == "preview"
+    found = sorted((row.destination, row.position) for row in rows(ledger, delivery))
+    assert found == [("archive", 0), ("archive", 1), ("archive", 2), ("old", 1)]
+
+
+def test_that_a_destination_gets_nothing_is_said(ledger: Ledger, clock: Any) -> None:
+    analysed(ledger, clock, to={"archive": ALL, "planning": ("rtstruct",)}, kinds=("preview", "sr"))
+    assert {row.destination for row in rows(ledger, delivery)} == {"archive"}
+    assert ("NOTHING_TO_DELIVER", "info") in events(ledger)
+
+
 def test_a_refused_report_leaves_the_segmentation(ledger: Ledger, clock: Any) -> None:
     analysed(ledger, clock)
     settle(ledger, taken(ledger))

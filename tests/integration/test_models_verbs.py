@@ -136,7 +136,13 @@ def test_from_download_to_patients(
     assert not (tmp_path / "out").exists()
     assert run(*segment, tmp_path / "out", "--uncommissioned")[0] == 0
     (results,) = (tmp_path / "out").iterdir()
-    assert {path.name for path in results.iterdir()} == {"seg.dcm", "sr.dcm", "labels.npz"}
+    assert {path.name for path in results.iterdir()} == {
+        "seg.dcm",
+        "preview.dcm",
+        "preview.png",
+        "sr.dcm",
+        "labels.npz",
+    }
 
     commission = ("models", "commission", model, "--reference", series, "--device", "cpu")
     labels = results / "labels.npz"

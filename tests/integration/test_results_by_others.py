@@ -24,7 +24,7 @@ from analysis_kit import (
 )
 from image_files import decoded
 from numpy.typing import NDArray
-from others import dciodvfy_errors
+from others import dciodvfy_errors, plastimatch_masks
 
 from dicomnode import pipeline
 from dicomnode.demo.readback import read_segments
@@ -33,6 +33,11 @@ from dicomnode.domain.identifiers import derive_uid
 from dicomnode.domain.plans import Analysis, ResultInstance
 from dicomnode.errors import Refusal
 from dicomnode.imaging import read_scan
+from dicomnode.results import encode, prepare
+from dicomnode.results.codes import load_codes
+from dicomnode.scan import LabelMap
+from inference.measuring import measure
+from inference.phantom import Body
 
 CARD = model_card((3.0, 3.0, 3.0))
 MIDDLE = {
@@ -141,6 +146,35 @@ def test_the_bundled_model_makes_the_whole_way(ge_files: list[bytes], tmp_path: 
     for instance in analysis.results:
         assert errors_of_dciodvfy(instance.data, tmp_path) == []
     assert np.array_equal(read_back(analysis.results[0], ge_files, tmp_path), labels)
+
+
+def test_plastimatch_gives_the_masks_of_the_structure_set_back(
+    ge_files: list[bytes], tmp_path: Path
+) -> None:
+    """On a real series, the phantom's organs with holes cut into them."""
+    scan = read_scan(ge_files)
+    affine = np.diag([-1.0, -1, 1, 1]) @ scan.affine
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(scan.volume.shape) - 1) / 2)
+    labels = np.ascontiguousarray(Body(3).render(scan.volume.shape, affine)[1])
+    holes = np.indices(labels.shape[1:]) // 6 % 4 == 0
+    labels[:, holes[0] & holes[1]] = 0
+    numbers = measure(scan.volume, labels, scan.voxel_volumes_mm3, CARD.structures, scan.valid)
+    found = LabelMap(labels=labels, source_digest=scan.digest)
+    given = plan(objects=("rtstruct",))
+    (result,) = encode(prepare(scan), found, pipeline.describe(CARD), numbers, given)
+    assert errors_of_dciodvfy(result.data, tmp_path) == []
+    series = tmp_path / "ct"
+    series.mkdir()
+    for index, data in enumerate(ge_files):
+        (series / f"{index}.dcm").write_bytes(data)
+    masks = plastimatch_masks(tmp_path / "instance.dcm", series, tmp_path / "masks")
+    titles = {label: codes.segment_label for label, codes in load_codes("total_v1_104").items()}
+    assert set(masks) == {titles[number.label] for number in numbers}
+    assert len(masks) > 30
+    for number in numbers:
+        theirs, ours = masks[titles[number.label]], labels == number.label
+        dice = 2 * (theirs & ours).sum() / (theirs.sum() + ours.sum())
+        assert dice > 0.999, titles[number.label]
 
 
 # Real series that hurt

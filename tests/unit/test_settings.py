@@ -261,6 +261,22 @@ def test_settings_cannot_be_changed() -> None:
         settings.node.port = 1  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("said", "takes"),
+    [
+        ("", ("seg", "preview", "sr")),
+        (", profile: pacs", ("seg", "preview", "sr")),
+        (", profile: pictures", ("preview",)),
+        (", profile: rtstruct", ("rtstruct",)),
+        (", objects: [sr, rtstruct, seg]", ("seg", "rtstruct", "sr")),
+        (", profile: pacs, objects: [preview]", ("preview",)),
+    ],
+)
+def test_what_a_destination_takes(said: str, takes: tuple[str, ...]) -> None:
+    settings = parse(PEERS + f"  x: {{peer: PACS{said}}}", HERE)
+    assert settings.destinations["x"].takes == takes
+
+
 def test_the_peer_behind_a_destination() -> None:
     assert parse(PEERS, HERE).peer_of("pacs").host == "pacs"
 
@@ -287,7 +303,15 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
         ),
         (
             PEERS + "  x: {peer: PACS, profil: pacs}",
-            "5: destinations.x.profil: unknown key; known here: allow_demo, peer, profile",
+            "5: destinations.x.profil: unknown key; known here: allow_demo, objects, peer, profile",
+        ),
+        (
+            PEERS + "  x: {peer: PACS, objects: [sr]}",
+            "5: destinations.x.objects: sr refers to seg: name seg too",
+        ),
+        (
+            PEERS + "  x: {peer: PACS, objects: [seg, pdf]}",
+            "5: destinations.x.objects: unknown object 'pdf'; known are seg, rtstruct, preview, sr",
         ),
         (
             "assembly:\n  quiet: 1",

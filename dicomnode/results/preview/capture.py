@@ -8,6 +8,7 @@ import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sr.coding import Code
 from pydicom.uid import SecondaryCaptureImageStorage
 
@@ -53,7 +54,7 @@ def encode_preview(
         dataset.ImageComments = DISCLAIMER
         dataset.DerivationDescription = f"{DISCLAIMER}: overview of a segmentation by {model.id}"
         dataset.DerivationCodeSequence = [hd.sr.CodedConcept.from_code(SEGMENTATION)]
-        dataset.SourceImageSequence = [_reference(header) for header in source.headers]
+        dataset.SourceImageSequence = _references(source)
         dataset.SamplesPerPixel = 3
         dataset.PhotometricInterpretation = "RGB"
         dataset.PlanarConfiguration = 0
@@ -88,9 +89,20 @@ def shows_face(source: Source, found: list[str]) -> bool:
     )
 
 
-def _reference(header: Dataset) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = header.SOPClassUID
-    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
-    item.PurposeOfReferenceCodeSequence = [hd.sr.CodedConcept.from_code(SOURCE_IMAGE)]
-    return item
+def _references(source: Source) -> list[Dataset]:
+    """Return a reference to every instance; of a multi-frame one to the frames that were used."""
+    items: dict[str, Dataset] = {}
+    for header, image in zip(source.headers, source.scan.sources, strict=True):
+        item = items.get(image.sop_instance_uid)
+        if item is None:
+            item = items[image.sop_instance_uid] = Dataset()
+            item.ReferencedSOPClassUID = header.SOPClassUID
+            item.ReferencedSOPInstanceUID = header.SOPInstanceUID
+            item.PurposeOfReferenceCodeSequence = [hd.sr.CodedConcept.from_code(SOURCE_IMAGE)]
+        if image.frame_number is not None:
+            earlier = item.get("ReferencedFrameNumber", [])
+            item.ReferencedFrameNumber = [
+                *(earlier if isinstance(earlier, MultiValue | list) else [earlier]),
+                image.frame_number,
+            ]
+    return list(items.values())

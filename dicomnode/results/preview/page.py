@@ -33,7 +33,7 @@ _TOP = 84
 _PICTURES = 1150
 """Width of the left part, with the pictures."""
 _CAPTION = 28
-_ASIDE, _ABOVE = 60, 52
+_ASIDE, _ABOVE = 72, 52
 """Pixels that the letters of the directions take at both sides, and above and below."""
 _ROW = 23
 _MOST_ROWS = 24
@@ -44,7 +44,7 @@ _SOLIDS: tuple[tuple[str, frozenset[str], View], ...] = (
     ("Organs, from the front", frozenset({"organs"}), "front"),
     ("Heart, vessels, muscles, front", frozenset({"vessels", "muscles"}), "front"),
 )
-_MARKS: dict[str, tuple[str, str, str, str]] = {
+MARKS: dict[str, tuple[str, str, str, str]] = {
     # At the left, right, upper and lower edge of the picture.
     "front": ("R", "L", "H", "F"),
     "left": ("A", "P", "H", "F"),
@@ -190,13 +190,14 @@ def _put(page: Image.Image, picture: Image.Image, place: Place, title: str, kind
     """Put a picture into its place with its title and its four directions."""
     draw = ImageDraw.Draw(page)
     left, top, right, bottom = place
+    title = _shortened(title, 19, right - left - _EDGE)
     draw.text((left + _EDGE, top + 2), title, fill=_GREY, font=_font(19))
     top += _CAPTION
     middle, centre = (left + right) // 2, (top + bottom) // 2
     x, y = middle - picture.width // 2, centre - picture.height // 2
     page.paste(picture, (x, y))
     font = _font(20)
-    letters = _MARKS[kind]
+    letters = MARKS[kind]
     draw.text((x - 6, centre), letters[0], fill=_WHITE, font=font, anchor="rm")
     draw.text((x + picture.width + 6, centre), letters[1], fill=_WHITE, font=font, anchor="lm")
     draw.text((middle, y - 3), letters[2], fill=_WHITE, font=font, anchor="mb")

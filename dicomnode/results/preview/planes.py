@@ -75,7 +75,7 @@ def overlay(
     opacity = np.where(_outline(found), _LINE, np.where(found > 0, _FILL, 0.0))[:, :, None]
     mixed = (1 - opacity) * grey + opacity * palette[found]
     small = mixed.reshape(rows, _FINE, columns, _FINE, 3).mean(axis=(1, 3))
-    return np.rint(small).astype(np.uint8)
+    return np.asarray(np.rint(small), np.uint8)
 
 
 def _outline(found: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ from dicomnode.scan import Scan
 
 OUTSIDE_HU = -1024.0
 MAX_GRID_VOXELS = 12_000_000
-FINEST_MM = 0.8
+FINEST_MM = 1.0
 _MARGIN_VOXELS = 4
 _TABLE_STEP_MM = 0.05
 _BODY_HU = -300
@@ -149,11 +149,11 @@ class Space:
 
     def labelled(self, labels: NDArray[np.uint8]) -> Box | None:
         """Return the box around everything that has a label; None where nothing has."""
-        planes = labels.any(axis=0)
-        if not planes.any():
+        rows_columns = np.any(labels, axis=0)
+        slices = np.flatnonzero(np.any(labels, axis=(1, 2)))
+        if not slices.size:
             return None
-        slices = np.flatnonzero(labels.any(axis=(1, 2)))
-        rows, columns = np.flatnonzero(planes.any(axis=1)), np.flatnonzero(planes.any(axis=0))
+        rows, columns = (np.flatnonzero(np.any(rows_columns, axis=axis)) for axis in (1, 0))
         return self.box_of(slices, (rows[0], rows[-1]), (columns[0], columns[-1]))
 
     def body(self) -> Box:
@@ -236,4 +236,4 @@ class _Lookup:
     def index(self, depth: Floats) -> NDArray[np.intp]:
         """Return where in the tables a depth stands."""
         place = np.rint((depth - self._first) / _TABLE_STEP_MM) + 1
-        return np.clip(place, 0, len(self.slices) - 1).astype(np.intp)
+        return np.asarray(np.clip(place, 0, len(self.slices) - 1), np.intp)
