@@ -38,7 +38,10 @@ def _trace(mask: NDArray[np.bool_]) -> list[Points]:
     padded = np.pad(mask, 1)
     # The level decides how far from the inner voxel's centre the contour crosses.
     generator = contourpy.contour_generator(z=padded.astype(np.float64), name="serial")
-    lines = [np.round(line, 2)[:-1, ::-1] for line in generator.lines(1 - INSIDE)]
+    lines = [
+        np.round(np.array(line, dtype=np.float64)[:-1, ::-1], 2)
+        for line in generator.lines(1 - INSIDE)
+    ]
     outer = [line for line in lines if not _is_hole(line)]
     holes = [line for line in lines if _is_hole(line)]
     if holes:
@@ -104,4 +107,4 @@ def _simplified(points: Points) -> Points:
     after = np.roll(points, -1, axis=0) - points
     cross = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
     ahead = (before * after).sum(axis=1) > 0  # at the end of a channel the way turns back
-    return points[~((np.abs(cross) < _STRAIGHT) & ahead)]
+    return np.asarray(points[~((np.abs(cross) < _STRAIGHT) & ahead)])

@@ -49,8 +49,9 @@ def begin(
         series_date=moment.date,
         series_time=moment.time,
     )
-    if "ContentDate" in dataset:  # not every object has them; highdicom reads the clock
-        dataset.ContentDate, dataset.ContentTime = moment.date, moment.time
+    for keyword, value in (("ContentDate", moment.date), ("ContentTime", moment.time)):
+        if keyword in dataset:  # not every object has it; highdicom read the clock
+            setattr(dataset, keyword, value)
     dataset.copy_patient_and_study_information(header)
     dataset.ContributingEquipmentSequence = [
         *_acquisition(header),

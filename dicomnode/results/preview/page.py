@@ -106,7 +106,7 @@ def _head(draw: ImageDraw.ImageDraw, content: Content) -> None:
     spacing = " x ".join(f"{value:.3g}" for value in reversed(scan.spacing_mm))
     of = f"{used} slices" if used == total else f"{used} of {total} slices"
     even = "" if scan.is_regular else ", tilted or unevenly spaced"
-    line = f"CT series {series}: {of}, {spacing} mm{even}"
+    line = f"{scan.modality} series {series}: {of}, {spacing} mm{even}"
     draw.text((_EDGE, 48), line, fill=_GREY, font=_font(20))
     draw.text((WIDTH - _EDGE, 26), DISCLAIMER, fill=_AMBER, font=_font(30), anchor="ra")
     draw.line((0, _TOP - 6, WIDTH, _TOP - 6), fill=_DIM)
@@ -216,7 +216,8 @@ def _text(draw: ImageDraw.ImageDraw, content: Content, palette: NDArray[np.float
         small = _font(17)
         draw.text((left, y), "Structure", fill=_GREY, font=small)
         draw.text((right - 90, y), "mL", fill=_GREY, font=small, anchor="ra")
-        draw.text((right, y), "mean HU", fill=_GREY, font=small, anchor="ra")
+        measured = "mean HU" if content.scan.modality == "CT" else "signal"
+        draw.text((right, y), measured, fill=_GREY, font=small, anchor="ra")
         y += _ROW + 2
         for row in rows:
             _line(draw, row, palette, y)
@@ -261,9 +262,9 @@ def _line(draw: ImageDraw.ImageDraw, row: Row, palette: NDArray[np.float64], y: 
     draw.text(
         (right - 90, y), f"{'> ' if row.cut else ''}{volume}", fill=colour, font=font, anchor="ra"
     )
-    if row.mean_hu is not None:
+    if row.mean is not None:
         # A minus sign of zero would be read as a number.
-        draw.text((right, y), f"{round(row.mean_hu)}", fill=colour, font=font, anchor="ra")
+        draw.text((right, y), f"{round(row.mean)}", fill=colour, font=font, anchor="ra")
 
 
 def _paragraph(

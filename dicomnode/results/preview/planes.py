@@ -1,4 +1,4 @@
-"""Coronal, sagittal and axial planes of the patient with the structures' colours over the CT."""
+"""Coronal, sagittal and axial planes of the patient with the structures' colours over the image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from dicomnode.results.preview.space import Box, Floats, Grid, Space
 
 Plane = Literal["coronal", "sagittal", "axial"]
-WINDOW_CENTRE_HU, WINDOW_WIDTH_HU = 40.0, 400.0
 _FINE = 2
 """Drawn so many times finer than shown: smooth outlines."""
 _FILL, _LINE = 0.38, 0.9
@@ -69,9 +68,9 @@ def overlay(
     steps = (np.arange(rows * _FINE) + 0.5) / (_FINE * scale)
     downwards = box.high[2] - steps if down == 2 else box.low[1] + steps
     points[:, :, down] = downwards[:, None]
-    hu, found = space.plane(labels, points)
-    low = WINDOW_CENTRE_HU - WINDOW_WIDTH_HU / 2
-    grey = np.clip((hu - low) / WINDOW_WIDTH_HU, 0, 1)[:, :, None] * 255
+    values, found = space.plane(labels, points)
+    black, white = space.window()
+    grey = np.clip((values - black) / (white - black), 0, 1)[:, :, None] * 255
     opacity = np.where(_outline(found), _LINE, np.where(found > 0, _FILL, 0.0))[:, :, None]
     mixed = (1 - opacity) * grey + opacity * palette[found]
     small = mixed.reshape(rows, _FINE, columns, _FINE, 3).mean(axis=(1, 3))

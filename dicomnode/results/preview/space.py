@@ -16,12 +16,17 @@ from scipy import ndimage
 
 from dicomnode.scan import Scan
 
-OUTSIDE_HU = -1024.0
 MAX_GRID_VOXELS = 12_000_000
 FINEST_MM = 1.0
+_WINDOW_HU = -160.0, 240.0
+"""Of soft tissue."""
+_BRIGHTEST = 99.5
+"""Percentile of the signal of MR that is drawn white."""
 _MARGIN_VOXELS = 4
 _TABLE_STEP_MM = 0.05
 _BODY_HU = -300
+_BODY_SIGNAL = 0.1
+"""Part of the brightest signal of MR."""
 _STRAIGHT = 1e-4
 """A direction cosine below this moves less than a tenth of a millimetre across a patient."""
 _PROFILE = 0.02
@@ -105,16 +110,23 @@ class Space:
     def plane(
         self, labels: NDArray[np.uint8], points: Floats
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Return HU (linear) and labels (nearest) at `points` [row, column, 3] in LPS mm."""
+        """Return values (linear) and labels (nearest) at `points` [row, column, 3] in LPS mm."""
         places = self.indices(points)
         limits = np.array(self._scan.volume.shape)[:, None, None]
         inside = ((places > -0.5) & (places < limits - 0.5)).all(axis=0)
         nearest = np.clip(np.rint(places).astype(np.intp), 0, limits - 1)
         found = np.where(inside, labels[tuple(nearest)], 0).astype(np.uint8)
-        hu = ndimage.map_coordinates(
+        values = ndimage.map_coordinates(
             self._scan.volume, places, output=np.float32, order=1, mode="nearest"
         )
-        return np.where(inside, hu, np.float32(OUTSIDE_HU)), found
+        return np.where(inside, values, np.float32(self._scan.empty_value)), found
+
+    def window(self) -> tuple[float, float]:
+        """Return the values that are drawn black and white."""
+        if self._scan.modality == "CT":
+            return _WINDOW_HU
+        thin = self._scan.volume[::2, ::4, ::4]
+        return 0.0, max(1.0, float(np.percentile(thin, _BRIGHTEST)))
 
     def slice_at(self, point: Floats) -> int:
         """Return the index of the slice nearest to a point, LPS mm."""
@@ -160,7 +172,9 @@ class Space:
         """Return the box around what is no air; around the whole scan where all is air."""
         volume = self._scan.volume
         steps = tuple(max(1, size // 96) for size in volume.shape)
-        solid = volume[:: steps[0], :: steps[1], :: steps[2]] > _BODY_HU
+        thin = volume[:: steps[0], :: steps[1], :: steps[2]]
+        is_ct = self._scan.modality == "CT"
+        solid = thin > (_BODY_HU if is_ct else _BODY_SIGNAL * self.window()[1])
         spans = []
         for axis, (step, size) in enumerate(zip(steps, volume.shape, strict=True)):
             counts = solid.sum(axis=tuple(other for other in range(3) if other != axis))

@@ -64,7 +64,8 @@ class Row:
     label: int
     """Whose colour it has."""
     volume_ml: float
-    mean_hu: float | None
+    mean: float | None
+    """HU of CT, signal of MR."""
     cut: bool
     """The field of view cuts it: the volume is of a part only."""
 
@@ -101,16 +102,14 @@ def choose_rows(
 
 def _row(title: str, parts: Sequence[Measured]) -> Row:
     volume = sum(part.volume_ml for part in parts)
-    known = [part for part in parts if part.mean_hu is not None]
+    known = [part for part in parts if part.mean is not None]
     weight = sum(part.volume_ml for part in known)
-    mean = (
-        sum((part.mean_hu or 0.0) * part.volume_ml for part in known) / weight if weight else None
-    )
+    mean = sum((part.mean or 0.0) * part.volume_ml for part in known) / weight if weight else None
     return Row(
         title=title,
         label=parts[0].label,
         volume_ml=volume,
-        mean_hu=mean,
+        mean=mean,
         cut=any(part.touches_border for part in parts),
     )
 

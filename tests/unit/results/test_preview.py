@@ -61,8 +61,8 @@ PALETTE[6] = (200, 200, 0)
 class Number:
     label: int
     volume_ml: float = 12.3456
-    mean_hu: float | None = 61.26
-    sd_hu: float | None = 4.04
+    mean: float | None = 61.26
+    sd: float | None = 4.04
     touches_border: bool = False
 
 
@@ -227,6 +227,15 @@ def test_the_page_holds_any_text_within_its_edges() -> None:
     assert page[700:, 1160:].any(), "the findings are there"
 
 
+def test_a_page_of_mr_shows_its_signal() -> None:
+    scan = content().scan
+    bright = replace(scan, volume=(scan.volume + 1000).astype(np.int16) // 3, modality="MR")
+    page = draw_page(content(scan=bright))
+    grey = page[700:, :1100].reshape(-1, 3)
+    lit = grey[(grey.max(axis=1) - grey.min(axis=1) < 3) & (grey.max(axis=1) > 90)]
+    assert len(lit) > 10_000
+
+
 def test_a_page_of_nothing_says_so() -> None:
     empty = content(labels=np.zeros((50, 60, 70), np.uint8), measurements=())
     page = draw_page(empty)
@@ -253,7 +262,7 @@ def test_the_table_is_of_what_a_radiologist_looks_for() -> None:
         Number(
             label=label,
             volume_ml=wanted[name][0],
-            mean_hu=wanted[name][1],
+            mean=wanted[name][1],
             touches_border=name == "lung_upper_lobe_left",
         )
         for label, name in names.items()
@@ -268,8 +277,8 @@ def test_the_table_is_of_what_a_radiologist_looks_for() -> None:
         "Colon",
     ]
     lung = rows[2]
-    assert (lung.volume_ml, lung.mean_hu, lung.cut) == (1500.0, -780.0, True)
-    assert rows[-1].mean_hu is None
+    assert (lung.volume_ml, lung.mean, lung.cut) == (1500.0, -780.0, True)
+    assert rows[-1].mean is None
     assert not rows[0].cut
     assert list(counted(names, numbers)) == ["Vertebrae L1-L2, L4", "Ribs left 4"]
     assert len(choose_rows(names, titles, numbers, 2)) == 2

@@ -38,8 +38,8 @@ MODEL = Model(
 class Number:
     label: int
     volume_ml: float = 12.3456
-    mean_hu: float | None = 61.26
-    sd_hu: float | None = 4.04
+    mean: float | None = 61.26
+    sd: float | None = 4.04
     touches_border: bool = False
 
 
