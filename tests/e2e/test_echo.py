@@ -90,7 +90,7 @@ def test_what_an_archive_echoes_begins_nothing(
             tx,
             leased,
             results_in(running, leased),
-            deliver_to=["archive"],
+            deliver_to={"archive": ("seg", "sr")},
             not_allowed=[],
             label_map_path="",
             label_map_digest="",
