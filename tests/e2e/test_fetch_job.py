@@ -46,10 +46,10 @@ def test_a_prior_is_fetched_analysed_and_its_results_come_back(
     done = fetch(running, study_uid)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{study_uid}: 40 instances from ARCHIVE by C-MOVE\n"
-    status = running.wait_for(are_delivered(2), timeout=120)
+    status = running.wait_for(are_delivered(3), timeout=120)
     assert job_states(status) == ["DONE"]
     assert status["counts"]["instances"] == 40
-    assert set(orthanc.results(study_uid)) == {"SEG", "SR"}
+    assert set(orthanc.results(study_uid)) == {"SEG", "OT", "SR"}
     assert running.attention() == []
 
     # Again: the archive now counts the node's own results, too, and nothing begins anew.
