@@ -171,7 +171,7 @@ def _mismatch_of_numbers(condition: Condition, series: SeriesFacts) -> str | Non
         "coverage_mm": coverage_mm(series),
         "kvp": series.image.kvp,
         "kev": series.kev,
-        "instances": float(series.instances),
+        "instances": float(max(series.instances, series.slices)),
     }
     for name, number in numbers.items():
         least = getattr(condition, f"min_{name}")

@@ -203,7 +203,7 @@ def _checked_content(header: Dataset, images: Sequence[Image], modality: Modalit
     )
     found = signs(facts, modality)
     if found:
-        raise Refusal(found[0].code, f"{found[0].says}.")
+        raise Refusal(found[0].code, "The header says so, by a unit or by a Derivation Code.")
     if modality == "MR":
         return []
     virtual = energy(facts)

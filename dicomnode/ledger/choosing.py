@@ -57,7 +57,7 @@ def queue_jobs(
         if verdict.is_chosen:
             queued += _queue(tx, study_row, row, verdict.choice)
         elif verdict.code == choosing.BETTER_CHOSEN:
-            _give_way(tx, row, verdict)
+            _give_way(tx, row)
     if not any(verdict.is_chosen for verdict in verdicts.values()) and any(
         found.modality == "CT" for found in facts.values()
     ):
@@ -176,7 +176,8 @@ def _record(
         tx.event(
             "BETTER_SERIES_LATE",
             level=ATTENTION,
-            detail=verdict.why,
+            detail=f"series {row.series_number} is better than the one that was analysed before it"
+            " came; `dicomnode status --study` says by what",
             study=study_row.id,
             series=row.id,
         )
@@ -225,7 +226,7 @@ def _generation(tx: Transaction, series_row: Row[Any], choice: Choice) -> int:
     return present + 1
 
 
-def _give_way(tx: Transaction, series_row: Row[Any], verdict: Verdict) -> None:
+def _give_way(tx: Transaction, series_row: Row[Any]) -> None:
     """Cancel what waits or runs of a series that is no longer the choice."""
     for row in tx.connection.execute(
         select(job.c.id, job.c.study_id).where(
@@ -237,7 +238,7 @@ def _give_way(tx: Transaction, series_row: Row[Any], verdict: Verdict) -> None:
         if tx.move(job, row.id, "cancel", reason=choosing.BETTER_CHOSEN, updated_at=tx.now):
             tx.event(
                 "CHOICE_CHANGED",
-                detail=verdict.why,
+                detail=f"a better series than {series_row.series_number} has come",
                 study=row.study_id,
                 series=series_row.id,
                 job=row.id,

@@ -99,6 +99,21 @@ def test_of_a_study_one_series_gets_a_job_and_each_its_reason(ledger: Ledger, cl
     assert json.loads(json.dumps(shown)) == shown
 
 
+def test_no_event_and_so_no_log_has_a_description(ledger: Ledger, clock: Any) -> None:
+    """A description is free text: somebody may have typed a name into it."""
+    typed = {"description": "Mueller Hans", "study_description": "Mueller Hans"}
+    receive(ledger, *stack(3, **typed), *stack(4, kernel=("B70f",), **typed))
+    close(ledger, clock)
+    receive(ledger, *stack(5, 36, 1.0, **typed))
+    close(ledger, clock)
+    finish(ledger, claimed(ledger))
+    receive(ledger, *stack(6, 72, 0.5, **typed))
+    close(ledger, clock)
+    assert {"CHOICE_CHANGED", "BETTER_SERIES_LATE"} <= set(codes(ledger))
+    assert "Mueller" in rows(ledger, series)[0].choice  # in the ledger, for its user alone
+    assert not [row.detail for row in rows(ledger, event) if "Mueller" in row.detail]
+
+
 def test_nothing_to_analyse_is_told(ledger: Ledger, clock: Any) -> None:
     receive(ledger, *stack(6, description="Iodine map"))
     close(ledger, clock)
@@ -141,7 +156,7 @@ def test_what_is_done_stays_and_a_better_one_asks_for_attention_once(
     assert states(ledger, job) == ["DONE"]
     late = [row for row in rows(ledger, event) if row.code == "BETTER_SERIES_LATE"]
     assert [row.level for row in late] == ["attention"]
-    assert "analysed before this one came" in late[0].detail
+    assert "series 5 is better" in late[0].detail
 
 
 def test_a_late_slice_of_the_chosen_series_is_analysed_as_ever(ledger: Ledger, clock: Any) -> None:

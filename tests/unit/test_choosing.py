@@ -279,6 +279,8 @@ def test_multi_frame_images_count_by_their_frames() -> None:
     found = facts_of(one, "1")
     assert (found.slices, found.places, found.spacing_mm, found.last_mm) == (200, 200, 2.0, 398.0)
     assert codes([found]) == {"1": CHOSEN}
+    assert codes([found], rule(min_instances=200)) == {"1": CHOSEN}
+    assert codes([found], rule(min_instances=201)) == {"1": "NO_RULE"}
 
 
 # What was before
