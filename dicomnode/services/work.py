@@ -12,6 +12,7 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
 from dicomnode.domain.outcomes import Refuse, Retry
 from dicomnode.domain.plans import DEFAULT_OBJECTS, Analysis, Plan
@@ -117,7 +118,10 @@ class Worker:
 
     def _analyze(self, job: Job, plan: Plan) -> str:
         self.doing = f"analyses job {job.id}"
-        beat = _Heartbeat(self._context, job, self._lease)
+        with _Heartbeat(self._context, job, self._lease) as beat:
+            return self._analyze_and_record(job, plan, beat)
+
+    def _analyze_and_record(self, job: Job, plan: Plan, beat: _Heartbeat) -> str:
         paths = [self._context.spool.path(path) for path in job.paths]
         try:
             analysis = self._engine.analyze(paths, plan, beat.report, beat.keep_going)
@@ -221,7 +225,11 @@ class Worker:
 
 
 class _Heartbeat:
-    """Keeps a lease alive while the engine computes, and knows when to end."""
+    """Keeps a lease alive until the results are recorded, and knows when to end.
+
+    It beats from a thread of its own: taking over and writing the results of thousands of slices
+    may last longer than a lease.
+    """
 
     def __init__(self, context: Context, job: Job, lease: timedelta) -> None:
         self._context = context
@@ -229,8 +237,21 @@ class _Heartbeat:
         self._lease = lease
         self._every = min(BEAT_SECONDS, lease.total_seconds() / 4)
         self._stage, self._fraction = "starting", 0.0
-        self._at = time.monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"heartbeat of job {job.id}")
         self.lost = False
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self.lost and not self._done.wait(self._every):
+            self._beat()
 
     def report(self, stage: str, fraction: float) -> None:
         """Take note of the progress; it goes to the ledger with the next beat."""
@@ -240,13 +261,10 @@ class _Heartbeat:
             self._beat()
 
     def keep_going(self) -> bool:
-        """Beat if it is time; False where the lease is lost or the role is to stop."""
-        if time.monotonic() - self._at >= self._every:
-            self._beat()
+        """Whether the lease is held and the role is not to stop."""
         return not self.lost and not self._context.stop.is_set()
 
     def _beat(self) -> None:
-        self._at = time.monotonic()
         try:
             with self._context.ledger.transaction() as tx:
                 self.lost = not jobs.heartbeat(
