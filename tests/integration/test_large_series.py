@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from io import BytesIO
 
@@ -12,7 +13,6 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicomnode.demo.series import SeriesOptions, write_series
 from dicomnode.domain.choosing import ChoosingPolicy, choose_series
-from dicomnode.domain.identifiers import derive_uid
 from dicomnode.domain.routing import Rule
 from dicomnode.domain.series import Member, summarise
 from dicomnode.imaging import read_scan
@@ -22,19 +22,44 @@ SLICES = 2000
 
 
 def deflated(count: int) -> Iterator[bytes]:
-    """Yield the files of a series; deflated, because half a megabyte of one value is no test."""
+    """Yield the files of a series; deflated, because half a megabyte of two values is no test.
+
+    Only UID and position differ, so that the pixels are deflated once: behind a full flush a
+    deflated stream refers to nothing before it (RFC 1951).
+    """
     hu = np.full((512, 512, 1), -1000, np.int16)
     hu[128:384, 128:384] = 40
     (first,) = write_series(hu, np.diag([-0.7, -0.7, 0.5, 1.0]), SeriesOptions())
     dataset = pydicom.dcmread(BytesIO(first))
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid_of(0)
+    dataset.ImagePositionPatient = ["-150.00", "-150.00", place_of(0)]
+    buffer = BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    plain = buffer.getvalue()
+    _, start = split_file(plain)
+    pixels = plain.index(b"\xe0\x7f\x10\x00", start)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    meta = BytesIO()
+    pydicom.dcmwrite(meta, dataset, enforce_file_format=True)
+    prefix = meta.getvalue()[: split_file(meta.getvalue())[1]]
+    tail = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    rest = tail.compress(plain[pixels:]) + tail.flush()
     for index in range(count):
-        uid = derive_uid("large", str(index))
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
-        dataset.ImagePositionPatient = [0, 0, 0.5 * index]
-        buffer = BytesIO()
-        pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
-        yield buffer.getvalue()
+        uid = (uid_of(0).encode(), uid_of(index).encode())
+        header = plain[start:pixels].replace(*uid)
+        header = header.replace(place_of(0).encode(), place_of(index).encode())
+        head = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+        body = head.compress(header) + head.flush(zlib.Z_FULL_FLUSH)
+        data = prefix.replace(*uid) + body + rest
+        yield data
+
+
+def uid_of(index: int) -> str:
+    return f"1.2.826.0.1.3680043.10.543.{index + 100000}"
+
+
+def place_of(index: int) -> str:
+    return f"{1000 + 0.5 * index:.2f}"
 
 
 @pytest.fixture(scope="module")
