@@ -142,7 +142,7 @@ Receiver = Iterator[tuple[int, str]]
 def _storescp(folder: Path) -> Receiver:
     target, port = folder / "storescp", free_port()
     target.mkdir()
-    command = ["/usr/bin/storescp", "--fork", "-od", str(target), "-aet", "STORESCP", str(port)]
+    command = ["/usr/bin/storescp", "-od", str(target), "-aet", "STORESCP", str(port)]
     environment = {**os.environ, **DCMTK_ENVIRONMENT}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
