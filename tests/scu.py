@@ -108,8 +108,12 @@ def scu(
     association = ae.associate(
         HOST, port, ae_title=called, evt_handlers=[(evt.EVT_CONN_OPEN, no_delay)]
     )
-    if association.is_rejected:
-        answer: Any = association.acceptor.primitive
+    answer: Any = association.acceptor.primitive if association.is_rejected else None
+    if answer is None and not association.is_established:
+        # On a busy machine the answer can be there, and the connection closed, before pynetdicom
+        # looks whether there is a connection; then it leaves the answer lying.
+        answer = association.dul.receive_pdu(wait=False)
+    if getattr(answer, "diagnostic", None) is not None:
         raise RejectedError(answer.result, answer.result_source, answer.diagnostic)
     assert association.is_established, "no association"
     try:
