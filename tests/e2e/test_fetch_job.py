@@ -55,7 +55,7 @@ def test_a_prior_is_fetched_analysed_and_its_results_come_back(
     # Again: the archive now counts the node's own results, too, and nothing begins anew.
     running.write_config({"peers": {"ARCHIVE": {"retrieve": "get"}}})
     again = fetch(running, study_uid)
-    assert again.stdout == f"{study_uid}: 42 instances from ARCHIVE by C-GET\n"
+    assert again.stdout == f"{study_uid}: 43 instances from ARCHIVE by C-GET\n"
     closed = running.wait_for(lambda now: now["counts"]["studies"] == {"CLOSED": 1}, timeout=10)
     assert closed["counts"] == status["counts"]
     assert running.attention() == []
