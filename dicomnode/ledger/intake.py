@@ -6,13 +6,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, bindparam, exists, func, literal, null, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Row,
+    Select,
+    bindparam,
+    exists,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    union_all,
+)
 
 from dicomnode.domain.admission import ATTENTION, Decision
 from dicomnode.domain.assembly import AssemblyPolicy, look_at, plausible, quiet_at
 from dicomnode.domain.identifiers import PatientKey, StudyUID, TransferSyntaxUID
 from dicomnode.domain.images import encode
-from dicomnode.domain.lifecycle import DELIVERED, DONE, HELD, OPEN
+from dicomnode.domain.lifecycle import DELIVERED, DONE, HELD, LIVES, OPEN
 from dicomnode.domain.records import RETENTION_EXPIRED, Header, StoredInstance
 from dicomnode.errors import LedgerError
 from dicomnode.ledger import deliveries
@@ -101,34 +114,52 @@ def close_association(
 
 
 # Built once: to build a statement costs more than to execute it, and these are for every instance.
-_KNOWN = (
-    select(
-        instance.c.sop_instance_uid,
-        instance.c.digest,
-        instance.c.pixel_digest,
-        instance.c.geometry_digest,
-        instance.c.identity_digest,
-        instance.c.transfer_syntax_uid,
-        instance.c.path,
-        instance.c.purged_at,
-        study.c.study_uid,
-    )
-    .join(series, series.c.id == instance.c.series_id)
-    .join(study, study.c.id == series.c.study_id)
-    .where(instance.c.sop_instance_uid.in_(bindparam("instances", expanding=True)))
-)
 _OWN, _REJECTED, _PATIENT = "own", "rejected", "patient"
-_OTHERS = union_all(
-    select(literal(_OWN).label("what"), result.c.sop_instance_uid.label("uid"), null().label("key"))
-    .where(result.c.sop_instance_uid.in_(bindparam("instances", expanding=True))),
-    select(literal(_REJECTED), rejection.c.sop_instance_uid, null()).where(
-        rejection.c.sop_instance_uid.in_(bindparam("instances", expanding=True)),
-        rejection.c.code != RETENTION_EXPIRED,
-    ),
-    select(literal(_PATIENT), study.c.study_uid, study.c.patient_key).where(
-        study.c.study_uid.in_(bindparam("studies", expanding=True))
-    ),
-)  # fmt: skip
+
+
+def _is(column: ColumnElement[Any], name: str, *, one: bool) -> ColumnElement[bool]:
+    """A list in a statement costs as much again as all the rest of it."""
+    if one:
+        return column == bindparam(name)
+    return column.in_(bindparam(name, expanding=True))
+
+
+def _known_statement(*, one: bool) -> Select[Any]:
+    return (
+        select(
+            instance.c.sop_instance_uid,
+            instance.c.digest,
+            instance.c.pixel_digest,
+            instance.c.geometry_digest,
+            instance.c.identity_digest,
+            instance.c.transfer_syntax_uid,
+            instance.c.path,
+            instance.c.purged_at,
+            study.c.study_uid,
+        )
+        .join(series, series.c.id == instance.c.series_id)
+        .join(study, study.c.id == series.c.study_id)
+        .where(_is(instance.c.sop_instance_uid, "instances", one=one))
+    )
+
+
+def _others_statement(*, one: bool) -> CompoundSelect[Any]:
+    own, rejected = result.c.sop_instance_uid, rejection.c.sop_instance_uid
+    return union_all(
+        select(literal(_OWN).label("what"), own.label("uid"), null().label("key")).where(
+            _is(own, "instances", one=one)
+        ),
+        select(literal(_REJECTED), rejected, null()).where(
+            _is(rejected, "instances", one=one), rejection.c.code != RETENTION_EXPIRED
+        ),
+        select(literal(_PATIENT), study.c.study_uid, study.c.patient_key).where(
+            _is(study.c.study_uid, "studies", one=one)
+        ),
+    )
+
+
+_KNOWN = {one: _known_statement(one=one) for one in (True, False)}
+_OTHERS = {one: _others_statement(one=one) for one in (True, False)}
 _PLACE = (
     select(
         study.c.id.label("study_id"),
@@ -158,6 +189,19 @@ _SERIES_CAME = (
 )
 
 
+_CAME: dict[str, Any] = {
+    "last_at": bindparam("last"),
+    "opened_at": bindparam("opened"),
+    "due_at": bindparam("due"),
+    "look_at": bindparam("look"),
+}
+_HELD_CAME = study.update().where(study.c.id == bindparam("row")).values(**_CAME)
+_ARRIVE = LIVES[study.name]["arrive"]
+_STUDY_CAME = _HELD_CAME.where(
+    or_(*(study.c.state == source for source in sorted(_ARRIVE.sources)))
+).values(state=_ARRIVE.target, closed_at=None)
+
+
 def known(tx: Transaction, header: Header) -> Known:
     """Return what the ledger knows that admission has to know."""
     return known_all(tx, [header])[0]
@@ -165,12 +209,16 @@ def known(tx: Transaction, header: Header) -> Known:
 
 def known_all(tx: Transaction, headers: Sequence[Header]) -> list[Known]:
     """Return what the ledger knows of each of several instances."""
+    one = len(headers) == 1
     sops = [header.sop_instance_uid for header in headers]
-    found = {
-        row.sop_instance_uid: row for row in tx.connection.execute(_KNOWN, {"instances": sops})
-    }
     studies = list({header.study_uid for header in headers})
-    others = tx.connection.execute(_OTHERS, {"instances": sops, "studies": studies}).all()
+    uids = (
+        {"instances": sops[0], "studies": studies[0]}
+        if one
+        else {"instances": sops, "studies": studies}
+    )
+    found = {row.sop_instance_uid: row for row in tx.connection.execute(_KNOWN[one], uids)}
+    others = tx.connection.execute(_OTHERS[one], uids).all()
     told = {(row.what, row.uid): row.key for row in others}
     return [_known(header, found.get(header.sop_instance_uid), told) for header in headers]
 
@@ -436,16 +484,14 @@ def arrive(
     opens = study_row.due_at is None  # it was closed
     opened_at = tx.now if opens else study_row.opened_at
     quiet = quiet_at(tx.now, policy, is_image=is_image, before=study_row.due_at)
-    values: dict[str, Any] = {
-        "last_at": tx.now,
-        "opened_at": opened_at,
-        "due_at": quiet,
-        "look_at": look_at(tx.now, opened_at, quiet, policy),
+    values = {
+        "row": study_id,
+        "last": tx.now,
+        "opened": opened_at,
+        "due": quiet,
+        "look": look_at(tx.now, opened_at, quiet, policy),
     }
-    if study_row.state == HELD:
-        tx.connection.execute(study.update().where(study.c.id == study_id).values(**values))
-    else:
-        tx.move(study, study_id, "arrive", closed_at=None, **values)
+    tx.connection.execute(_HELD_CAME if study_row.state == HELD else _STUDY_CAME, values)
 
 
 def stored_paths(tx: Transaction) -> list[str]:
