@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,6 +22,9 @@ from dicomnode.errors import ConflictError, LedgerError
 from dicomnode.ledger import tables
 
 log = logging.getLogger(__name__)
+
+LOCK_SECONDS = 30.0
+"""How long a connection waits for SQLite's lock."""
 
 Clock = Callable[[], datetime]
 
@@ -209,14 +214,16 @@ def _engine(url: URL) -> Engine:
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = create_engine(
-        url, connect_args={"timeout": 30, "check_same_thread": False}, hide_parameters=True
+        url,
+        connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False},
+        hide_parameters=True,
     )
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(cursor)
         cursor.execute("PRAGMA synchronous=FULL")  # a commit survives a power loss
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
@@ -228,3 +235,17 @@ def _engine(url: URL) -> Engine:
         connection.execute(text("BEGIN IMMEDIATE"))
 
     return engine
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """Have SQLite write ahead; for this one lock it does not wait by itself."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
