@@ -184,7 +184,7 @@ def test_the_undamaged_series_is_read() -> None:
 @pytest.fixture(scope="module")
 def came() -> dict[str, str]:
     """What came of the functions below, in a process of its own: its memory is looked at."""
-    program = f"""
+    program = rf"""
         import json, re, sys, warnings
         warnings.simplefilter("ignore")
         sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parent)]!r}
