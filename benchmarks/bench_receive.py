@@ -73,6 +73,9 @@ def _write_instances(folder: Path) -> None:
 def _measure(folder: Path, rates: Rates) -> None:
     rates.setdefault("disk: write and fsync, one after the other", []).append(_ceiling(folder, 1))
     rates.setdefault("disk: four at a time", []).append(_ceiling(folder, 4))
+    with _busy():
+        what = "disk: one after the other, beside an analysis a core"
+        rates.setdefault(what, []).append(_ceiling(folder, 1))
     receivers: dict[str, Callable[[Path], object]] = {
         "storescp": _storescp,
         "Orthanc": _orthanc,
@@ -182,10 +185,16 @@ def _node(folder: Path) -> Receiver:
 
 @contextmanager
 def _busy_node(folder: Path) -> Receiver:
+    with _busy(), _node(folder) as receiver:
+        yield receiver
+
+
+@contextmanager
+def _busy() -> Iterator[None]:
+    """Compute on every core, as an analysis does and in its scheduling class."""
     busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(os.cpu_count() or 1)]
     try:
-        with _node(folder) as receiver:
-            yield receiver
+        yield
     finally:
         for process in busy:
             end(process)

@@ -6,6 +6,7 @@ The process that owns the lease never loads a model: whatever the analysis does 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -159,11 +160,17 @@ def give_way() -> None:
     """Compute only when nobody else wants to: reception must not wait for an analysis.
 
     The idle policy counts for the disk as well. Where it is not to be had, the lowest priority.
+    Linux shares processors among sessions first, if they are not in control groups, and looks at
+    the policy only within one (sched(7), "The autogroup feature"): so this one leaves its session
+    and takes the least share there is.
     """
     try:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     except (AttributeError, OSError):
         os.nice(19)
+    with contextlib.suppress(OSError):  # it leads a session already; or there are no such groups
+        os.setsid()
+        Path("/proc/self/autogroup").write_text("19", encoding="ascii")
 
 
 def _serve(connection: Connection, parent: int) -> None:

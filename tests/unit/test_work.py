@@ -77,9 +77,10 @@ def test_an_analysis_computes_only_when_nobody_else_wants_to() -> None:
     program = (
         "import os, threading; from dicomnode.engines.local import give_way; give_way()\n"
         "later = threading.Thread(target=lambda: print(os.sched_getscheduler(0)))\n"
-        "later.start(); later.join()"
+        "later.start(); later.join()\n"
+        "print(os.getsid(0) == os.getpid())"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert int(done.stdout) == os.SCHED_IDLE
+    assert done.stdout.split() == [str(os.SCHED_IDLE), "True"]
