@@ -54,7 +54,9 @@ def test_every_role_dies_at_its_work(node: Callable[..., Node], orthanc: Orthanc
 
 
 def _receive_dies_while_it_arrives(running: Node, wires: list[Wire]) -> None:
-    with scu(running.port, wires) as requestor:
+    # pynetdicom does not always notice that a connection has ended: then it waits out its time,
+    # which must be shorter than the study's quiet time.
+    with scu(running.port, wires, timeout=4.0) as requestor:
         for wire in wires[:15]:
             assert requestor.store(wire) == 0x0000
         pid = running.kill("receive")
