@@ -12,7 +12,6 @@ from pydicom.dataset import Dataset
 
 from dicomnode.domain.maps import energy, signs
 from dicomnode.errors import Refusal
-from dicomnode.image_facts import facts_of
 from dicomnode.imaging.decoding import is_lossy
 from dicomnode.imaging.fields import Known, number, text
 from dicomnode.imaging.frames import Image, images_of
@@ -21,6 +20,7 @@ from dicomnode.imaging.parsing import Parsed, Source, parse, read_header, same_p
 from dicomnode.imaging.slices import Slice, check_identity, content_of, slice_or_reason
 from dicomnode.imaging.stacks import choose_stack
 from dicomnode.imaging.volumes import Decoded, decode_volume
+from dicomnode.instances.image_facts import facts_of
 from dicomnode.quiet import quiet_pydicom
 from dicomnode.scan import Modality, Scan, SliceSource
 

@@ -250,7 +250,7 @@ def hostile_images() -> str:
 
 
 def bombs_in_headers() -> str:
-    instances._MAX_INFLATED = MAX_INFLATED
+    instances.reading.MAX_INFLATED = MAX_INFLATED
     return "; ".join(
         header_of(make(), syntax) for name, (syntax, make) in DATA_SETS.items() if "bomb" in name
     )

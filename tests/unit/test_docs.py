@@ -25,12 +25,12 @@ from typer.testing import CliRunner
 from dicomnode import cli
 from dicomnode.domain.lifecycle import LIVES
 from dicomnode.domain.reasons import REASONS
+from dicomnode.instances.signs import REJECTION_CODES
 from dicomnode.ledger import Ledger, intake, presence
 from dicomnode.ledger.schema import upgrade
 from dicomnode.ledger.tables import metadata
 from dicomnode.services.supervise import ROLES
 from dicomnode.settings import Settings, parse
-from dicomnode.signs import REJECTION_CODES
 from inference.card_document import CardDocument
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from small_ct import encoded, instance
 
 from dicomnode.domain.images import ImageFacts, decode, encode
-from dicomnode.image_facts import KEYWORDS, facts_of, place_of
+from dicomnode.instances.image_facts import KEYWORDS, facts_of, place_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 

@@ -453,7 +453,7 @@ def deflated(data: bytes) -> bytes:
 
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    return lambda size: monkeypatch.setattr(instances, "_MAX_INFLATED", size)
+    return lambda size: monkeypatch.setattr(instances.reading, "MAX_INFLATED", size)
 
 
 def test_a_deflate_bomb_is_not_inflated(limit: Callable[[int], None]) -> None:
@@ -465,7 +465,7 @@ def test_a_deflate_bomb_is_not_inflated(limit: Callable[[int], None]) -> None:
 
 
 def test_the_bound_on_deflated_data_leaves_memory_for_others() -> None:
-    assert instances._MAX_INFLATED <= 1 << 30
+    assert instances.reading.MAX_INFLATED <= 1 << 30
 
 
 def test_a_deflated_data_set_that_ends_early_is_told() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dicomnode.domain.images import ImageFacts
 from dicomnode.domain.maps import DERIVED_MAP, NOT_A_VOLUME, NOT_HU, energy, signs
-from dicomnode.image_facts import facts_of
+from dicomnode.instances.image_facts import facts_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 

@@ -23,9 +23,9 @@ from pydicom.uid import (
 from small_ct import encoded, instance
 
 from dicomnode.domain.records import Header
-from dicomnode.header_fields import SERIES_KEYWORDS, instance_fields, series_fields
 from dicomnode.instances import Headers, UnreadableError, split_file
-from dicomnode.scanning import Scanner
+from dicomnode.instances.fields import SERIES_KEYWORDS, instance_fields, series_fields
+from dicomnode.instances.scanning import Scanner
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 

@@ -9,9 +9,8 @@ import pytest
 from pydicom.dataset import Dataset
 from small_ct import encoded, instance
 
-from dicomnode import signs
 from dicomnode.domain.records import EndSign, Rejection
-from dicomnode.instances import read_header
+from dicomnode.instances import read_header, signs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")
 

@@ -8,8 +8,6 @@ is plain; pydicom reads what is not, from the file, once the bytes are all there
 from __future__ import annotations
 
 import hashlib
-import logging
-import struct
 import tempfile
 import zlib
 from collections import OrderedDict
@@ -20,17 +18,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
-import pydicom
 from pydicom.dataset import Dataset
-from pydicom.filereader import _read_file_meta_info as read_file_meta
-from pydicom.filereader import read_dataset, read_preamble
+from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.domain.identifiers import TransferSyntaxUID
 from dicomnode.domain.records import Header
-from dicomnode.header_fields import (
+from dicomnode.instances.fields import (
     SERIES_KEYWORDS,
     InstanceFields,
     SeriesFields,
@@ -38,81 +33,15 @@ from dicomnode.header_fields import (
     instance_fields,
     series_fields,
 )
-from dicomnode.scanning import PIXEL_TAGS, UNDEFINED, Scanner, UnusualError
+from dicomnode.instances.files import read_meta
+from dicomnode.instances.scanning import PIXEL_TAGS, UNDEFINED, Scanner, UnusualError
 
-__all__ = [
-    "HeaderReader",
-    "Headers",
-    "UnreadableError",
-    "file_prefix",
-    "read_file",
-    "read_header",
-    "same_pixels",
-    "split_file",
-]
-
-log = logging.getLogger(__name__)
-
-_MAX_INFLATED = 1 << 30
+MAX_INFLATED = 1 << 30
 """Bytes of a deflated data set at most."""
-_MAX_DECODED = 1 << 27
-"""Pixels that are decoded for a comparison, at most: 512 frames of 512 x 512."""
 _PIECE = 1 << 20
 _REMEMBERED = 256
 _MAX_VALUE = 1 << 20
 """Bytes of a value that pydicom loads; of what is longer nothing is needed here."""
-
-
-def file_prefix(sop_class: str, sop_instance: str, transfer_syntax: str) -> bytes:
-    """Return preamble and File Meta Information for a data set received by C-STORE (PS3.10 7.1).
-
-    Raises:
-        ValueError: the UIDs cannot stand there.
-    """
-    elements = _meta(0x0001, b"OB", b"\0\1")
-    for number, uid in (
-        (0x0002, sop_class),
-        (0x0003, sop_instance),
-        (0x0010, transfer_syntax),
-        (0x0012, IMPLEMENTATION_CLASS_UID),
-    ):
-        value = uid.encode("ascii")
-        if not 1 <= len(value) <= 64:
-            raise ValueError("a UID has 1 to 64 characters")
-        elements += _meta(number, b"UI", value + b"\0" * (len(value) % 2))
-    name = IMPLEMENTATION_VERSION_NAME.encode("ascii")
-    elements += _meta(0x0013, b"SH", name + b" " * (len(name) % 2))
-    length = _meta(0x0000, b"UL", len(elements).to_bytes(4, "little"))
-    return b"\0" * 128 + b"DICM" + length + elements
-
-
-def _meta(element: int, vr: bytes, value: bytes) -> bytes:
-    if vr == b"OB":
-        return struct.pack("<HH2sHI", 2, element, vr, 0, len(value)) + value
-    return struct.pack("<HH2sH", 2, element, vr, len(value)) + value
-
-
-def split_file(data: bytes) -> tuple[str, int]:
-    """Return the transfer syntax of a DICOM file and where its data set begins (PS3.10 7.1).
-
-    Raises:
-        UnreadableError: there is no File Meta Information that says it.
-    """
-    return read_meta(BytesIO(data))
-
-
-def read_meta(file: BinaryIO) -> tuple[str, int]:
-    """Return the transfer syntax of a DICOM file and where its data set begins (PS3.10 7.1).
-
-    Raises:
-        UnreadableError: there is no File Meta Information that says it.
-    """
-    try:
-        read_preamble(file, force=False)
-        meta = read_file_meta(file)
-        return str(meta.TransferSyntaxUID), file.tell()
-    except Exception as error:  # hostile bytes can raise anything in a parser
-        raise UnreadableError(f"no File Meta Information ({type(error).__name__})") from error
 
 
 def read_header(data: bytes, transfer_syntax: str, key: bytes) -> Header:
@@ -152,29 +81,6 @@ def read_file(path: Path, key: bytes) -> tuple[Header, str, int]:
             return opened
 
         return *reader.finish(again), size
-
-
-def same_pixels(one: Path, other: Path) -> bool | None:
-    """Whether two files of one SOP Instance decode to the same pixels.
-
-    Returns:
-        None where one of them cannot be decoded here.
-    """
-    try:
-        decoded = [_pixels(path) for path in (one, other)]
-    except Exception as error:  # noqa: BLE001 - hostile bytes can raise anything in a decoder
-        fields = {"error": type(error).__name__}
-        log.warning("PIXELS_NOT_COMPARED", extra={"fields": fields})
-        return None
-    return decoded[0].shape == decoded[1].shape and bool((decoded[0] == decoded[1]).all())
-
-
-def _pixels(path: Path) -> Any:
-    dataset = pydicom.dcmread(path)
-    cells = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames") or 1)
-    if cells * int(dataset.SamplesPerPixel) > _MAX_DECODED:
-        raise UnreadableError("there are too many pixels")  # decoders believe what a header says
-    return dataset.pixel_array
 
 
 class Headers:
@@ -290,7 +196,7 @@ class HeaderReader:
     def _inflate(self, inflater: Any, pending: bytes | memoryview) -> None:
         piece = b""
         while (pending or len(piece) == _PIECE) and not inflater.eof:
-            if self._inflated > _MAX_INFLATED:
+            if self._inflated > MAX_INFLATED:
                 return
             piece = inflater.decompress(pending, _PIECE)
             self._inflated += len(piece)
@@ -300,8 +206,8 @@ class HeaderReader:
     def _check_inflated(self) -> None:
         if self._inflater is None or self._fault is not None:
             return
-        if self._inflated > _MAX_INFLATED:
-            raise UnreadableError(f"the deflated data set is larger than {_MAX_INFLATED} bytes")
+        if self._inflated > MAX_INFLATED:
+            raise UnreadableError(f"the deflated data set is larger than {MAX_INFLATED} bytes")
         if not self._inflater.eof:
             raise UnreadableError("the deflated data set ends too early")
 

@@ -17,7 +17,6 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
-from dicomnode import signs
 from dicomnode.domain.identifiers import (
     InstanceUID,
     InvalidUIDError,
@@ -31,8 +30,9 @@ from dicomnode.domain.images import ImageFacts
 from dicomnode.domain.plans import MANUFACTURER
 from dicomnode.domain.records import EndSign, Rejection
 from dicomnode.errors import DicomnodeError
-from dicomnode.image_facts import KEYWORDS as IMAGE_KEYWORDS
-from dicomnode.image_facts import facts_of, place_of
+from dicomnode.instances import signs
+from dicomnode.instances.image_facts import KEYWORDS as IMAGE_KEYWORDS
+from dicomnode.instances.image_facts import facts_of, place_of
 
 _IDENTITY = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "AccessionNumber")
 _GEOMETRY = (
