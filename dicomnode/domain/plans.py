@@ -12,6 +12,7 @@ from dicomnode.domain.identifiers import InstanceUID, SeriesUID, SOPClassUID, Tr
 MANUFACTURER = "dicomnode"
 """In the Contributing Equipment of every result; by it a result that is routed back is known."""
 SEG = "seg"
+LABELMAP = "labelmap"
 SR = "sr"
 PREVIEW = "preview"
 RTSTRUCT = "rtstruct"
@@ -109,6 +110,8 @@ class ResultInstance:
     transfer_syntax_uid: TransferSyntaxUID
     data: bytes = field(repr=False)
     """Whole DICOM file: preamble, file meta information, data set."""
+    refers_to: tuple[str, ...] = ()
+    """Kinds of results of the same set that it names; of reports only."""
     summary: dict[str, int | float | str]
     """For people: SEG {segments, frames}; SR {measurement_groups}; preview {columns, rows}."""
     picture: bytes = field(default=b"", repr=False)

@@ -167,6 +167,8 @@ class StoredResult:
     digest: str
     size: int
     summary: dict[str, int | float | str]
+    refers_to: tuple[str, ...] = ()
+    """Kinds of results of the same set that it names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, exists, func, select
 
 from dicomnode.domain.admission import ATTENTION
+from dicomnode.domain.alternatives import first_choice
 from dicomnode.domain.choosing import BETTER_CHOSEN
 from dicomnode.domain.content import CONTENT_HELD, ContentFinding
 from dicomnode.domain.identifiers import SeriesUID, StudyUID
@@ -205,8 +206,7 @@ def finish(
     for name in not_allowed:
         detail = f"results of a demonstration model do not go to {name}, which is not loopback"
         record("DEMO_NOT_ALLOWED", level=ATTENTION, detail=detail)
-    there = {item.kind for item in results}
-    for name in (name for name, kinds in deliver_to.items() if there.isdisjoint(kinds)):
+    for name in (name for name, kinds in deliver_to.items() if not first_choice(results, kinds)):
         record("NOTHING_TO_DELIVER", detail=f"{name} takes none of the objects that were made")
     for seen in content:
         record(seen.code, level="warning", detail=seen.sentence)
@@ -226,6 +226,10 @@ def _insert_results(
     deliver_to: Mapping[str, Sequence[str]],
     hold_reason: str | None,
 ) -> None:
+    goes = {
+        name: {item.sop_instance_uid for item in first_choice(results, kinds)}
+        for name, kinds in deliver_to.items()
+    }
     for item in results:
         result_id = tx.insert(
             result,
@@ -240,9 +244,10 @@ def _insert_results(
             digest=item.digest,
             size=item.size,
             summary=item.summary,
+            refers_to=list(item.refers_to),
             created_at=tx.now,
         )
-        for name in (name for name, kinds in deliver_to.items() if item.kind in kinds):
+        for name in (name for name, uids in goes.items() if item.sop_instance_uid in uids):
             tx.insert(
                 delivery,
                 result_id=result_id,

@@ -247,10 +247,11 @@ result = Table(
     Column("digest", DIGEST, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("summary", JSON, nullable=False),
+    Column("refers_to", JSON, nullable=False, default=list),
     _time("withdraw_at", nullable=True),
     _text("withdraw_reason", CODE, default=None),
     _time("created_at"),
-    UniqueConstraint("job_id", "kind"),
+    UniqueConstraint("job_id", "position"),
 )
 
 delivery = Table(

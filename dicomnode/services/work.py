@@ -163,6 +163,7 @@ class Worker:
                     digest=hashlib.sha256(item.data).hexdigest(),
                     size=len(item.data),
                     summary=item.summary,
+                    refers_to=item.refers_to,
                 )
             )
         allowed, refused = self._split_destinations(job, analysis.demonstration)

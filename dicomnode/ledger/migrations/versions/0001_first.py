@@ -280,12 +280,13 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("summary", sa.JSON(), nullable=False),
+        sa.Column("refers_to", sa.JSON(), nullable=False),
         sa.Column("withdraw_at", UtcDateTime(), nullable=True),
         sa.Column("withdraw_reason", sa.String(length=64), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_result_job_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_result")),
-        sa.UniqueConstraint("job_id", "kind", name=op.f("uq_result_job_id_kind")),
+        sa.UniqueConstraint("job_id", "position", name=op.f("uq_result_job_id_position")),
         sa.UniqueConstraint("sop_instance_uid", name=op.f("uq_result_sop_instance_uid")),
     )
     op.create_table(
