@@ -10,13 +10,22 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test test-histories lint train-demo parity bench bench-decode bench-receive bench-gpu clean
+.PHONY: demo test npm test-histories lint train-demo parity bench bench-decode bench-receive bench-gpu clean
 
 demo: $(VENV)/.work
 	$(BIN)/dicomnode demo
 
-test: $(VENV)/.test
+test: $(VENV)/.test npm
 	$(BIN)/python -m pytest
+
+# The viewer's decoder, for the tests; those are skipped by name where there is no npm.
+NPM := tests/viewers/node_modules/.package-lock.json
+npm:
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory $(NPM); fi
+
+$(NPM): tests/viewers/package-lock.json
+	npm ci --prefix tests/viewers --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
 
 # Thousands of histories of studies through the ledger: minutes.
 test-histories: $(VENV)/.test
@@ -80,4 +89,4 @@ $(VENV)/.test: $(VENV)/.work
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo-output tests/viewers/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis

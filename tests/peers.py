@@ -35,6 +35,8 @@ SYSTEM_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 """Where DCMTK lies: an active environment's `storescu` is pynetdicom's script of that name."""
 DCMTK_ENVIRONMENT = {"TCP_NODELAY": "1", "PATH": SYSTEM_PATH}
 """Without it DCMTK and Orthanc lose about 40 ms an object to Nagle's algorithm."""
+CORNERSTONE = Path(__file__).parent / "viewers/node_modules/@cornerstonejs/adapters"
+"""`make test` puts it there where npm is."""
 
 # What is there
 
@@ -51,13 +53,16 @@ def postgres_bin() -> Path | None:
 def missing_peers(names: Iterable[str]) -> list[str]:
     """Return which of the named peers this machine lacks.
 
-    `orthanc`, `postgres` and `dcmtk` are known by name; any other name is a program on the path.
+    `orthanc`, `postgres`, `dcmtk` and `cornerstone` (packages of npm, for Node 20 or newer) are
+    known by name; any other name is a program on the path.
     """
     programs = {"orthanc": ["Orthanc"], "dcmtk": ["storescu", "echoscu", "dsrdump", "dcmqrscp"]}
     missing = []
     for name in names:
         if name == "postgres":
             there = postgres_bin() is not None
+        elif name == "cornerstone":
+            there = CORNERSTONE.is_dir() and _node_version() >= 20
         elif name in programs:
             there = all(shutil.which(program, path=SYSTEM_PATH) for program in programs[name])
         else:
@@ -66,6 +71,14 @@ def missing_peers(names: Iterable[str]) -> list[str]:
         if not there:
             missing.append(name)
     return missing
+
+
+def _node_version() -> int:
+    """Return Node's major version; 0 where there is none."""
+    if shutil.which("node") is None:
+        return 0
+    done = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
+    return int(done.stdout.removeprefix("v").split(".")[0])
 
 
 # Waiting and processes

@@ -11,39 +11,13 @@ import numpy as np
 import pydicom
 import pytest
 from analysis_kit import MarkerPredictor, model_card, plan
+from irregular_series import ALL, CASES, HU, MARKERS, MODEL_MM, SPACING, irregular_series
 from numpy.typing import NDArray
 
-from dicomnode.demo.series import SeriesOptions, write_series
 from dicomnode.pipeline import analyze
-from inference.phantom.markers import Marker, render_markers
+from inference.phantom.markers import Marker
 
-MODEL_MM = 1.5
-SHAPE = (84, 90, 44)
-SPACING = np.array([1.4, 1.5, 2.5])
-HU = 1000
-MARKERS = (
-    Marker(centre=(18.0, 5.0, -14.0), half_axes=(10.0, 7.0, 8.0), label=3, hu=HU),
-    Marker(centre=(-14.0, 16.0, 9.0), half_axes=(7.0, 9.0, 7.0), label=5, hu=HU),
-    Marker(centre=(4.0, -20.0, 22.0), half_axes=(8.0, 7.0, 9.0), label=90, hu=HU),
-)
-BODY = Marker(centre=(0.0, 0.0, 0.0), half_axes=(45.0, 52.0, 60.0), label=0, hu=0)
 PREDICTOR = MarkerPredictor({m.label: m.centre for m in MARKERS}, HU, MODEL_MM)
-
-
-def series(tilt_degrees: float, kept: list[int], *, down: bool = False) -> list[bytes]:
-    """A stack whose every slice is rendered at the very place that its header says."""
-    affine = np.diag([*(np.array([-1, -1, -1 if down else 1]) * SPACING), 1.0])
-    affine[:3, 3] = -affine[:3, :3] @ (np.array(SHAPE) - 1) / 2
-    # write_series shifts slice k along a column, which runs to the back: -y.
-    shift = np.array([0.0, -1.0, 0.0]) * np.tan(np.radians(tilt_degrees)) * SPACING[2]
-    affine[:3, 3] -= shift * (SHAPE[2] - 1) / 2
-    hu = np.empty(SHAPE, np.int16)
-    for k in range(SHAPE[2]):
-        own = affine.copy()
-        own[:3, 3] += k * (affine[:3, 2] + shift)
-        hu[:, :, k] = render_markers((*SHAPE[:2], 1), own, MARKERS, body=BODY)[0][:, :, 0]
-    files = write_series(hu, affine, SeriesOptions(seed=4, tilt_degrees=tilt_degrees))
-    return [data for data in files if int(header(data).InstanceNumber) - 1 in kept]
 
 
 def header(data: bytes) -> pydicom.Dataset:
@@ -62,19 +36,10 @@ def world(dataset: pydicom.Dataset) -> NDArray[np.float64]:
     return lps * [-1, -1, 1]
 
 
-ALL = list(range(SHAPE[2]))
-CASES = {
-    "tilted by 18 degrees": (18.0, ALL, False),
-    "tilted the other way, towards the feet": (-12.0, ALL, True),
-    "slices missing": (0.0, [k for k in ALL if k not in (9, 20, 21, 33)], False),
-    "tilted and uneven": (14.0, [k for k in ALL if k % 5 != 2], True),
-}
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_markers_land_on_themselves(name: str) -> None:
     tilt, kept, down = CASES[name]
-    files = series(tilt, kept, down=down)
+    files = irregular_series(tilt, kept, down=down)
 
     analysis = analyze(files, plan(), predictor=PREDICTOR, card=model_card((MODEL_MM,) * 3))
 

@@ -23,71 +23,16 @@ from analysis_kit import (
     world_of,
 )
 from enhanced_ct import concatenated, legacy_converted
+from marker_series import CASES, MARKER_HU, MARKERS, MODEL_MM, SHAPE, marker_series
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicomnode import pipeline
-from dicomnode.demo.series import SeriesOptions, write_series
+from dicomnode.demo.series import write_series
 from dicomnode.pipeline import analyze
 from inference.phantom.markers import Marker, render_markers
 
-MODEL_MM = 1.5
-SHAPE = (72, 60, 40)
-SPACING = (1.4, 1.7, 2.5)  # between columns, rows, slices: all different
-MARKER_HU = 1000
-MARKERS = (
-    Marker(centre=(18.0, 5.0, -12.0), half_axes=(10.0, 6.0, 7.0), label=3, hu=MARKER_HU),
-    Marker(centre=(-14.0, 16.0, 8.0), half_axes=(6.0, 9.0, 5.0), label=5, hu=MARKER_HU),
-    Marker(centre=(4.0, -20.0, 20.0), half_axes=(7.0, 5.0, 9.0), label=90, hu=MARKER_HU),
-)
-
-# Image Orientation (Patient): along a row, along a column; then the way the slices were taken.
-ORIENTATIONS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int], int]] = {
-    "supine": ((1, 0, 0), (0, 1, 0), 1),
-    "supine, towards the feet": ((1, 0, 0), (0, 1, 0), -1),
-    "prone": ((-1, 0, 0), (0, -1, 0), 1),
-    "decubitus left": ((0, -1, 0), (1, 0, 0), 1),
-    "decubitus right": ((0, 1, 0), (-1, 0, 0), 1),
-    "feet first": ((-1, 0, 0), (0, 1, 0), 1),
-    "feet first prone": ((1, 0, 0), (0, -1, 0), -1),
-    "rotated 90 degrees in plane": ((0, 1, 0), (1, 0, 0), 1),
-    "row cosine negated": ((-1, 0, 0), (0, 1, 0), -1),
-    "column cosine negated": ((1, 0, 0), (0, -1, 0), 1),
-    "coronal": ((1, 0, 0), (0, 0, -1), 1),
-    "sagittal": ((0, 1, 0), (0, 0, -1), 1),
-}
 PREDICTOR = MarkerPredictor({m.label: m.centre for m in MARKERS}, MARKER_HU, MODEL_MM)
-
-
-def rotation(axis: tuple[float, float, float], degrees: float) -> NDArray[np.float64]:
-    """Rodrigues' formula."""
-    x, y, z = np.array(axis) / np.linalg.norm(axis)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    angle = np.radians(degrees)
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-
-
-def grid(
-    along_row: NDArray[np.float64], along_column: NDArray[np.float64], way: int
-) -> NDArray[np.float64]:
-    """Affine of [i, j, k] to RAS+ mm, centred on the origin; directions are given in LPS+."""
-    normal = way * np.cross(along_row, along_column)
-    axes = np.diag([-1.0, -1.0, 1.0]) @ np.column_stack([along_row, along_column, normal])
-    affine = np.eye(4)
-    affine[:3, :3] = axes * np.array(SPACING)
-    affine[:3, 3] = -affine[:3, :3] @ (np.array(SHAPE) - 1) / 2
-    return affine
-
-
-CASES = {
-    **{name: grid(np.array(r), np.array(c), way) for name, (r, c, way) in ORIENTATIONS.items()},
-    **{
-        f"{degrees} degrees oblique": grid(
-            rotation((1, 2, 3), degrees) @ [1, 0, 0], rotation((1, 2, 3), degrees) @ [0, 1, 0], 1
-        )
-        for degrees in (12, 33)
-    },
-}
 
 
 def inside(points: NDArray[np.float64], marker: Marker, margin: float) -> NDArray[np.bool_]:
@@ -98,11 +43,7 @@ def inside(points: NDArray[np.float64], marker: Marker, margin: float) -> NDArra
 
 @pytest.mark.parametrize("name", CASES)
 def test_markers_land_on_themselves(name: str, tmp_path: Path) -> None:
-    affine = CASES[name]
-    hu, _ = render_markers(SHAPE, affine, MARKERS)
-    # Patient Position says the same whatever the orientation: nobody may believe it.
-    files = write_series(hu, affine, SeriesOptions(seed=len(name), patient_position="HFS"))
-    assert_markers_land(files, affine, tmp_path)
+    assert_markers_land(marker_series(name), CASES[name], tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["converted by highdicom", "enhanced, in two parts"])
@@ -110,14 +51,12 @@ def test_markers_land_on_themselves(name: str, tmp_path: Path) -> None:
     "name", ["supine", "feet first prone", "decubitus right", "sagittal", "33 degrees oblique"]
 )
 def test_markers_in_frames_land_on_themselves(name: str, kind: str, tmp_path: Path) -> None:
-    affine = CASES[name]
-    hu, _ = render_markers(SHAPE, affine, MARKERS)
-    files = write_series(hu, affine, SeriesOptions(seed=len(name), patient_position="HFS"))
+    files = marker_series(name)
     if kind == "enhanced, in two parts":
         parts = concatenated(files, [slice(0, 13), slice(13, SHAPE[2])], shared=False)
     else:
         parts = [legacy_converted(files)]
-    assert_markers_land(parts, affine, tmp_path)
+    assert_markers_land(parts, CASES[name], tmp_path)
 
 
 def assert_markers_land(files: list[bytes], affine: NDArray[np.float64], tmp_path: Path) -> None:
