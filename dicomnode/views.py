@@ -91,7 +91,7 @@ def print_overview(console: Console, facts: Facts) -> None:
         {
             "delivery": lambda r: str(r["id"]),
             "job": lambda r: str(r["job_id"]),
-            "object": lambda r: r["kind"].upper(),
+            "object": _delivered_object,
             "destination": lambda r: r["destination"],
             "state": lambda r: r["state"],
             "tries": lambda r: str(r["attempt"]),
@@ -100,6 +100,11 @@ def print_overview(console: Console, facts: Facts) -> None:
             "next try": lambda r: _time(r["due_at"]) if r["state"] == "PENDING" else "",
         },
     )
+
+
+def _delivered_object(row: Facts) -> str:
+    wanted = row["in_place_of"]
+    return str(row["kind"].upper() + (f" in place of {wanted.upper()}" if wanted else ""))
 
 
 def _delivery_reason(row: Facts) -> str:

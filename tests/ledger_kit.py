@@ -180,22 +180,37 @@ def claimed(ledger: Ledger) -> Job:
 
 
 def results_of(job: Job, kinds: tuple[str, ...] = ("seg", "sr")) -> list[StoredResult]:
-    """Return a result set whose UIDs are decided by job and generation."""
-    return [
-        StoredResult(
-            kind=kind,
-            position=position,
-            sop_class_uid=SOPClassUID(f"1.2.840.{position}"),
-            sop_instance_uid=InstanceUID(f"2.25.{job.id}.{position}"),
-            series_uid=SeriesUID(f"2.25.{job.id}"),
-            transfer_syntax_uid=TransferSyntaxUID(EXPLICIT),
-            path=f"results/{job.id}/{kind}.dcm",
-            digest="d",
-            size=1,
-            summary={"segments": 3},
-        )
-        for position, kind in enumerate(kinds)
-    ]
+    """Return a result set whose UIDs are decided by job and generation.
+
+    `sr:seg,preview` is a report that names these; `sr` names the segmentation, if there is one.
+    """
+    made = []
+    for position, text in enumerate(kinds):
+        kind, _, named = text.partition(":")
+        if text == "sr" and "seg" in kinds:
+            named = "seg"
+        made.append(_result(job, kind, position, tuple(filter(None, named.split(",")))))
+    return made
+
+
+def _result(job: Job, kind: str, position: int, refers_to: tuple[str, ...]) -> StoredResult:
+    return StoredResult(
+        kind=kind,
+        position=position,
+        refers_to=refers_to,
+        sop_class_uid=SOPClassUID(f"1.2.840.{position}"),
+        sop_instance_uid=InstanceUID(f"2.25.{job.id}.{position}"),
+        series_uid=SeriesUID(f"2.25.{job.id}"),
+        transfer_syntax_uid=TransferSyntaxUID(EXPLICIT),
+        path=f"results/{job.id}/{kind}.dcm",
+        digest="d",
+        size=1,
+        summary={"segments": 3},
+    )
+
+
+def _profile(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(kind.partition(":")[0] for kind in kinds))
 
 
 def finish(
@@ -215,7 +230,7 @@ def finish(
             tx,
             job,
             results_of(job, kinds),
-            deliver_to=to if isinstance(to, Mapping) else dict.fromkeys(to, kinds),
+            deliver_to=to if isinstance(to, Mapping) else dict.fromkeys(to, _profile(kinds)),
             not_allowed=not_allowed,
             label_map_path=f"results/{job.id}/labels.npz",
             label_map_digest="digest",

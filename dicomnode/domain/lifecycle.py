@@ -60,6 +60,10 @@ JOB = _table(
 PENDING = "PENDING"
 SENDING = "SENDING"
 DELIVERED = "DELIVERED"
+COMMITTED = "COMMITTED"
+SUBSTITUTED = "SUBSTITUTED"
+ARRIVED = (DELIVERED, COMMITTED)
+"""States of a delivery whose object is at its destination, as far as that has said."""
 
 DELIVERY = _table(
     {
@@ -67,10 +71,13 @@ DELIVERY = _table(
         "delivered": ({SENDING}, DELIVERED),
         "retry": ({SENDING}, PENDING),
         "refuse": ({PENDING, SENDING}, REFUSED),
+        "substitute": ({PENDING, SENDING}, SUBSTITUTED),
         "cancel": ({PENDING, SENDING, HELD, REFUSED}, CANCELLED),
         "hold": ({PENDING, SENDING}, HELD),
         "release": ({HELD}, PENDING),
-        "requeue": ({REFUSED, DELIVERED}, PENDING),
+        "requeue": ({REFUSED, SUBSTITUTED, DELIVERED, COMMITTED}, PENDING),
+        "commit": ({DELIVERED}, COMMITTED),
+        "resend": ({DELIVERED}, PENDING),
     }
 )
 

@@ -9,10 +9,10 @@ from sqlalchemy import ColumnElement, and_, exists, select
 
 from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.identifiers import InstanceUID, SOPClassUID, TransferSyntaxUID
-from dicomnode.domain.lifecycle import DELIVERED, PENDING, REFUSED, SENDING
+from dicomnode.domain.lifecycle import ARRIVED, PENDING, REFUSED, SENDING, SUBSTITUTED
 from dicomnode.domain.outcomes import Done, Outcome, Refuse
-from dicomnode.domain.profiles import REFERS_TO
 from dicomnode.domain.records import Delivery
+from dicomnode.ledger import substitution
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.tables import delivery, job, result
 
@@ -25,7 +25,7 @@ def _due(tx: Transaction, destination: str) -> list[ColumnElement[bool]]:
         before.c.destination == delivery.c.destination,
         before.c.position < delivery.c.position,
         # What refers to a refused object was refused with it; the rest goes on.
-        before.c.state.not_in((DELIVERED, REFUSED)),
+        before.c.state.not_in((*ARRIVED, REFUSED, SUBSTITUTED)),
     )
     return [
         delivery.c.state == PENDING,
@@ -39,20 +39,6 @@ def _due(tx: Transaction, destination: str) -> list[ColumnElement[bool]]:
 def is_due(tx: Transaction, destination: str) -> bool:
     """Whether something may be sent to the destination now."""
     return tx.connection.execute(select(exists().where(and_(*_due(tx, destination))))).scalar_one()
-
-
-def contexts(tx: Transaction, destination: str) -> list[tuple[SOPClassUID, TransferSyntaxUID]]:
-    """Return the distinct (SOP class, transfer syntax) pairs that wait for the destination."""
-    rows = tx.connection.execute(
-        select(result.c.sop_class_uid, result.c.transfer_syntax_uid)
-        .join(delivery, delivery.c.result_id == result.c.id)
-        .where(delivery.c.destination == destination, delivery.c.state == PENDING)
-        .distinct()
-        .order_by(result.c.sop_class_uid, result.c.transfer_syntax_uid)
-    )
-    return [
-        (SOPClassUID(row.sop_class_uid), TransferSyntaxUID(row.transfer_syntax_uid)) for row in rows
-    ]
 
 
 def claim(tx: Transaction, destination: str) -> Delivery | None:
@@ -105,20 +91,25 @@ def finish(
     if not isinstance(outcome, (Done, Refuse)) and tx.now - row.created_at >= give_up_after:
         outcome = Refuse("GAVE_UP", f"{outcome.code}: {outcome.detail}")
     values: dict[str, Any] = {"last_status": status, "updated_at": tx.now}
+    changes = substitution.decide(tx, claimed, outcome) if isinstance(outcome, Refuse) else []
+    other = changes[0].says if changes else ""
+    detail = f"{outcome.code}: {outcome.detail}" if not isinstance(outcome, Done) else ""
     if isinstance(outcome, Done):
-        step, level = "delivered", "info"
+        step, level, code = "delivered", "info", "DELIVERED"
         values |= {"reason": outcome.code if outcome.warning else None, "detail": outcome.warning}
         if outcome.warning:
             level = ATTENTION if outcome.code == "COERCED" else "warning"
-        code, detail = "DELIVERED", outcome.warning
+        detail = outcome.warning
+    elif isinstance(outcome, Refuse) and other:
+        step, level, code = "substitute", "warning", "SUBSTITUTED"
+        detail += f"; {other}"
+        values |= {"reason": outcome.code, "detail": f"{outcome.detail}; {other}"}
     elif isinstance(outcome, Refuse):
         step, level, code = "refuse", ATTENTION, "DELIVERY_REFUSED"
         values |= {"reason": outcome.code, "detail": outcome.detail}
-        detail = f"{outcome.code}: {outcome.detail}"
     else:
         step, level, code = "retry", "warning", "DELIVERY_RETRY"
         values |= {"reason": outcome.code, "detail": outcome.detail, "due_at": tx.now + wait}
-        detail = f"{outcome.code}: {outcome.detail}"
     detail = f"{claimed.kind} to {claimed.destination}" + (f": {detail}" if detail else "")
 
     def record(event_code: str, event_level: str) -> None:
@@ -133,34 +124,9 @@ def finish(
 
     if tx.move(delivery, claimed.id, step, delivery.c.attempt == claimed.attempt, **values):
         record(code, level)
-        if isinstance(outcome, Refuse):
-            _refuse_dependents(tx, row.job_id, claimed)
+        substitution.apply(tx, claimed, changes)
     elif isinstance(outcome, Done):
         record("DELIVERED_AFTER_CANCEL", ATTENTION)
-
-
-def _refuse_dependents(tx: Transaction, job_id: int, refused: Delivery) -> None:
-    """What refers to a refused object means nothing without it, and is not sent."""
-    kinds = [kind for kind, other in REFERS_TO.items() if other == refused.kind]
-    rows = tx.connection.execute(
-        select(delivery.c.id)
-        .join(result, result.c.id == delivery.c.result_id)
-        .where(
-            delivery.c.job_id == job_id,
-            delivery.c.destination == refused.destination,
-            delivery.c.state == PENDING,
-            result.c.kind.in_(kinds),
-        )
-    ).scalars()
-    for row_id in rows.all():
-        tx.move(
-            delivery,
-            row_id,
-            "refuse",
-            reason="REFERS_TO_REFUSED",
-            detail="it refers to an object that the destination refused",
-            updated_at=tx.now,
-        )
 
 
 def _step_all(tx: Transaction, step: str, reason: str, *where: ColumnElement[bool]) -> int:

@@ -25,7 +25,7 @@ from dicomnode.domain.admission import ATTENTION, Decision
 from dicomnode.domain.assembly import AssemblyPolicy, look_at, plausible, quiet_at
 from dicomnode.domain.identifiers import PatientKey, StudyUID, TransferSyntaxUID
 from dicomnode.domain.images import encode
-from dicomnode.domain.lifecycle import DELIVERED, DONE, HELD, LIVES, OPEN
+from dicomnode.domain.lifecycle import ARRIVED, DONE, HELD, LIVES, OPEN
 from dicomnode.domain.records import RETENTION_EXPIRED, Header, StoredInstance
 from dicomnode.errors import LedgerError
 from dicomnode.ledger import deliveries
@@ -466,7 +466,7 @@ def _supersede(tx: Transaction, study_id: int, series_id: int, generation: int) 
         delivered += tx.connection.execute(
             select(func.count())
             .select_from(delivery)
-            .where(delivery.c.job_id == row.id, delivery.c.state == DELIVERED)
+            .where(delivery.c.job_id == row.id, delivery.c.state.in_(ARRIVED))
         ).scalar_one()
     tx.event(
         "LATE_SLICE",

@@ -14,7 +14,7 @@ from dicomnode.domain.alternatives import first_choice
 from dicomnode.domain.choosing import BETTER_CHOSEN
 from dicomnode.domain.content import CONTENT_HELD, ContentFinding
 from dicomnode.domain.identifiers import SeriesUID, StudyUID
-from dicomnode.domain.lifecycle import CLOSED, DELIVERED, HELD, LEASED, PENDING, QUEUED
+from dicomnode.domain.lifecycle import ARRIVED, CLOSED, HELD, LEASED, PENDING, QUEUED
 from dicomnode.domain.outcomes import Refuse, Retry
 from dicomnode.domain.plans import SR, ModelOptions, Predecessor
 from dicomnode.domain.records import Job, StoredResult
@@ -125,7 +125,7 @@ def predecessor(tx: Transaction, claimed: Job) -> Predecessor | None:
             job.c.model_id == claimed.model_id,
             job.c.generation < claimed.generation,
             result.c.kind == SR,
-            delivery.c.state == DELIVERED,
+            delivery.c.state.in_(ARRIVED),
         )
         .order_by(job.c.generation.desc())
         .limit(1)

@@ -201,6 +201,7 @@ def _deliveries(tx: Transaction, limit: int) -> list[Facts]:
             delivery.c.id,
             delivery.c.job_id,
             delivery.c.destination,
+            delivery.c.in_place_of,
             delivery.c.state,
             delivery.c.attempt,
             delivery.c.last_status,

@@ -262,6 +262,7 @@ delivery = Table(
     _to("job"),
     Column("node_id", String(64), ForeignKey("node.id"), nullable=False),
     Column("destination", CODE, nullable=False),
+    _text("in_place_of", CODE, default=None),
     Column("position", Integer, nullable=False),
     Column("state", CODE, nullable=False),
     Column("attempt", Integer, nullable=False, default=0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dicomnode.domain.plans import PREVIEW, RTSTRUCT, SEG, SR, Plan, ResultInstance
 from dicomnode.results import preview, rtstruct, seg, sr
@@ -68,7 +69,8 @@ def encode(
         identifiers = identify(
             SR, sr.SOP_CLASS_UID, (*parts, *findings, referred), plan, series_uid
         )
-        results.append(sr.encode_sr(source, report, model, plan, identifiers))
+        encoded = sr.encode_sr(source, report, model, plan, identifiers)
+        results.append(replace(encoded, refers_to=(SEG,) if segmentation else ()))
     return tuple(results)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from dicomnode.domain.outcomes import Outcome, Refuse, Retry
 from dicomnode.domain.records import Delivery
 from dicomnode.errors import LedgerError
-from dicomnode.ledger import deliveries
+from dicomnode.ledger import deliveries, substitution
 from dicomnode.network.scu import ConnectError, StorageAssociation, associate
 from dicomnode.services.common import Context, beat_until_stopped, role
 from dicomnode.settings import Settings
@@ -52,7 +52,7 @@ class Sender:
     def _send_due(self) -> None:
         """Open an association and send until nothing is due or it ends."""
         with self._context.ledger.transaction() as tx:
-            contexts = deliveries.contexts(tx, self._destination)[:MAX_CONTEXTS]
+            contexts = substitution.contexts(tx, self._destination)[:MAX_CONTEXTS]
         try:
             with associate(
                 calling_ae=self._settings.node.ae_title,

@@ -9,7 +9,7 @@ import pytest
 from ledger_kit import analysed, deliver_all, events, header, rows, settle, states, take, taken
 
 from dicomnode.domain.outcomes import Done, Refuse, Retry, classify_store_status
-from dicomnode.ledger import Ledger, deliveries
+from dicomnode.ledger import Ledger, actions, deliveries, substitution
 from dicomnode.ledger.tables import delivery, event
 
 AWAY = Retry("NO_CONNECTION", "the peer cannot be reached")
@@ -58,13 +58,13 @@ def test_result_sets_do_not_wait_for_one_another(ledger: Ledger, clock: Any) -> 
 def test_what_waits_is_proposed(ledger: Ledger, clock: Any) -> None:
     analysed(ledger, clock)
     with ledger.transaction() as tx:
-        assert deliveries.contexts(tx, "archive") == [
+        assert substitution.contexts(tx, "archive") == [
             ("1.2.840.0", "1.2.840.10008.1.2.1"),
             ("1.2.840.1", "1.2.840.10008.1.2.1"),
         ]
     deliver_all(ledger)
     with ledger.transaction() as tx:
-        assert deliveries.contexts(tx, "archive") == []
+        assert substitution.contexts(tx, "archive") == []
 
 
 def test_a_retry_waits_and_sends_the_same_object(ledger: Ledger, clock: Any) -> None:
@@ -131,6 +131,78 @@ def test_a_refused_segmentation_leaves_the_preview(ledger: Ledger, clock: Any) -
     settle(ledger, second)
     assert states(ledger, delivery) == ["REFUSED", "DELIVERED", "REFUSED"]
     assert not is_due(ledger)
+
+
+NO_CLASS = Refuse("CONTEXT_REFUSED", "the destination does not accept this SOP class")
+
+
+FORMS = ("labelmap", "seg", "preview", "sr:labelmap", "sr:seg", "sr:")
+"""Two segmentations, the picture, and a report for each case."""
+MODERN = {"archive": ("labelmap", "preview", "sr")}
+
+
+def test_another_segmentation_goes_where_one_is_refused(ledger: Ledger, clock: Any) -> None:
+    """Over the same association, with the report that names it; and all of it is said."""
+    analysed(ledger, clock, to=MODERN, kinds=FORMS)
+    with ledger.transaction() as tx:
+        assert len(substitution.contexts(tx, "archive")) == 6, "those of all that may go"
+    first = taken(ledger)
+    assert first.kind == "labelmap"
+    settle(ledger, first, NO_CLASS, status=None)
+    labelmap, _, report, seg, new_report = rows(ledger, delivery)
+    assert (labelmap.state, labelmap.reason) == ("SUBSTITUTED", "CONTEXT_REFUSED")
+    assert labelmap.detail.endswith("; seg (1.2.840.1) goes in its place")
+    assert (report.state, report.reason) == ("SUBSTITUTED", "REFERS_TO_REFUSED")
+    assert report.detail.endswith("; sr (1.2.840.4, naming seg) goes in its place")
+    assert (seg.state, seg.in_place_of) == ("PENDING", "labelmap")
+    assert (new_report.state, new_report.in_place_of) == ("PENDING", "sr")
+    sent = []
+    while (one := take(ledger)) is not None:
+        sent.append((one.kind, one.sop_class_uid))
+        settle(ledger, one)
+    assert sent == [("seg", "1.2.840.1"), ("preview", "1.2.840.2"), ("sr", "1.2.840.4")]
+    assert ("SUBSTITUTED", "warning") in events(ledger)
+    assert "DELIVERY_REFUSED" not in dict(events(ledger)), "nobody has to look"
+
+
+def test_where_no_segmentation_is_taken_the_report_names_none(ledger: Ledger, clock: Any) -> None:
+    analysed(ledger, clock, to=MODERN, kinds=FORMS)
+    settle(ledger, taken(ledger), NO_CLASS, status=None)
+    settle(ledger, taken(ledger), classify_store_status(0x0122), status=0x0122)
+    assert events(ledger)[-1] == ("DELIVERY_REFUSED", "attention"), "no segmentation at all"
+    sent = []
+    while (one := take(ledger)) is not None:
+        sent.append((one.kind, one.sop_class_uid))
+        settle(ledger, one)
+    assert sent == [("preview", "1.2.840.2"), ("sr", "1.2.840.5")]
+
+
+def test_another_form_of_the_report_goes_where_one_is_refused(ledger: Ledger, clock: Any) -> None:
+    kinds = ("seg", "sr:seg", "sr:seg")
+    analysed(ledger, clock, to={"archive": ("seg", "sr")}, kinds=kinds)
+    settle(ledger, taken(ledger))
+    settle(ledger, taken(ledger), NO_CLASS, status=None)
+    second = taken(ledger)
+    assert (second.kind, second.sop_class_uid) == ("sr", "1.2.840.2")
+    settle(ledger, second)
+    assert states(ledger, delivery) == ["DELIVERED", "SUBSTITUTED", "DELIVERED"]
+
+
+def test_nothing_goes_in_place_of_an_object_that_is_bad(ledger: Ledger, clock: Any) -> None:
+    analysed(ledger, clock, to={"archive": ("labelmap",)}, kinds=FORMS)
+    settle(ledger, taken(ledger), classify_store_status(0xC123), status=0xC123)
+    assert states(ledger, delivery) == ["REFUSED"]
+
+
+def test_a_substituted_object_can_be_sent_after_all(ledger: Ledger, clock: Any) -> None:
+    """The archive has learned the class."""
+    analysed(ledger, clock, to={"archive": ("labelmap",)}, kinds=FORMS)
+    settle(ledger, first := taken(ledger), NO_CLASS, status=None)
+    assert deliver_all(ledger) == 1
+    with ledger.transaction() as tx:
+        assert actions.requeue_delivery(tx, first.id, "me") == 1
+    assert deliver_all(ledger) == 1
+    assert states(ledger, delivery) == ["DELIVERED", "DELIVERED"]
 
 
 def test_a_refused_preview_leaves_the_rest(ledger: Ledger, clock: Any) -> None:

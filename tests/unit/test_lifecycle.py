@@ -47,6 +47,12 @@ ALLOWED = {
         ("HELD", "release", "PENDING"),
         ("REFUSED", "requeue", "PENDING"),
         ("DELIVERED", "requeue", "PENDING"),
+        ("PENDING", "substitute", "SUBSTITUTED"),
+        ("SENDING", "substitute", "SUBSTITUTED"),
+        ("SUBSTITUTED", "requeue", "PENDING"),
+        ("DELIVERED", "commit", "COMMITTED"),
+        ("DELIVERED", "resend", "PENDING"),
+        ("COMMITTED", "requeue", "PENDING"),
     },
     "retrieval": {
         ("FETCHING", "fetched", "FETCHED"),

@@ -57,7 +57,8 @@ JOB = {
 DELIVERY = {
     "id": 9,
     "job_id": 5,
-    "kind": "seg",
+    "kind": "preview",
+    "in_place_of": "seg",
     "destination": "archive",
     "state": "PENDING",
     "attempt": 1,
@@ -124,7 +125,10 @@ def test_nothing_is_said_as_nothing() -> None:
             {"deliveries": [DELIVERY | {"withdraw_reason": "REJECTED_113001"}]},
             ["to be withdrawn (REJECTED_113001)"],
         ),
-        ({"deliveries": [DELIVERY]}, ["SEG", "archive", "NO_CONNECTION: the peer cannot"]),
+        (
+            {"deliveries": [DELIVERY]},
+            ["PREVIEW in place of SEG", "NO_CONNECTION: the peer cannot"],
+        ),
         ({"fetches": [FETCH]}, ["PACS", "MOVE", "somebody", "FETCHING", "3 of 7, 1 failed"]),
         ({"fetches": [FETCH | {"silent": True, "expected": None}]}, ["SILENT", "3, 1 failed"]),
         ({"attention": [EVENT]}, ["1 things need attention", "TWO_PATIENTS  held  1.2"]),

@@ -303,6 +303,7 @@ def upgrade() -> None:
         sa.Column("job_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("node_id", sa.String(length=64), nullable=False),
         sa.Column("destination", sa.String(length=64), nullable=False),
+        sa.Column("in_place_of", sa.String(length=64), nullable=True),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(length=64), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
