@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -75,13 +77,17 @@ def segment_folder(
             content=content,
             objects=PROFILES[profile],
         )
-        try:
-            analysis = _analyze(analyzer, files, plan, uid, console)
-        except Refusal as refusal:
-            console.print(f"{uid}: refused: {refusal}", style="red", markup=False, soft_wrap=True)
-            refusals.append(refusal)
-            continue
-        _write(analysis, output / uid)
+        output.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".unfinished-", dir=output) as unfinished:
+            plan = replace(plan, results_folder=unfinished)
+            try:
+                analysis = _analyze(analyzer, files, plan, uid, console)
+            except Refusal as refusal:
+                said = f"{uid}: refused: {refusal}"
+                console.print(said, style="red", markup=False, soft_wrap=True)
+                refusals.append(refusal)
+                continue
+            _write(analysis, output / uid)
         _report(analysis, output / uid, console)
     if len(refusals) == len(series):
         raise refusals[0]
@@ -130,7 +136,11 @@ def _analyze(
 def _write(analysis: Analysis, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for item in analysis.results:
-        (folder / f"{item.kind}.dcm").write_bytes(item.data)
+        path = folder / f"{item.kind}.dcm"
+        if item.file is None:
+            path.write_bytes(item.data)
+        else:
+            item.file.rename(path)
         if item.picture:
             (folder / f"{item.kind}.png").write_bytes(item.picture)
     (folder / "labels.npz").write_bytes(analysis.label_map)
@@ -141,7 +151,8 @@ def _report(analysis: Analysis, folder: Path, console: Console) -> None:
     for name in ("file", "content", "size"):
         table.add_column(name, overflow="fold")
     for item in analysis.results:
-        table.add_row(f"{item.kind}.dcm", describe(item.summary), f"{len(item.data):,} bytes")
+        size = (folder / f"{item.kind}.dcm").stat().st_size
+        table.add_row(f"{item.kind}.dcm", describe(item.summary), f"{size:,} bytes")
     console.print(table)
     for finding in analysis.findings:
         console.print(f"  {finding}", style="yellow", markup=False, soft_wrap=True)

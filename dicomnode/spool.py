@@ -130,6 +130,22 @@ class Spool:
         """Write a file for good."""
         self.publish(self.write_tmp([data]), relative)
 
+    def adopt(self, path: Path, relative: str) -> None:
+        """Give a file from a workspace, whoever wrote it, its name for good."""
+        with path.open("rb") as file:
+            os.fdatasync(file.fileno())
+        self.publish(path, relative)
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """Yield a new folder for unfinished files; it is gone with the end of the block."""
+        folder = self.tmp / uuid.uuid4().hex
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
     def put_into_quarantine(self, tmp: Path, reason: dict[str, str | int]) -> str:
         """Move a temporary file into quarantine with its reason; return its name there."""
         name = uuid.uuid4().hex
@@ -142,7 +158,10 @@ class Spool:
         """Remove what a dead writer left unfinished; nobody was told that it was stored."""
         count = 0
         for path in self.tmp.iterdir():
-            path.unlink()
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
             count += 1
         return count
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from dicomnode.domain.content import ContentFinding, ContentPolicy
@@ -96,6 +97,9 @@ class Plan:
     """Virtual monoenergetic images were asked for; otherwise they are refused."""
     objects: tuple[str, ...] = DEFAULT_OBJECTS
     """Kinds of results to encode; what each contains does not depend on the others."""
+    results_folder: str | None = None
+    """A folder of this machine that large results are written to while they are made; None: all
+    come as bytes. Whoever gave the folder takes the files away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +113,13 @@ class ResultInstance:
     series_uid: SeriesUID
     transfer_syntax_uid: TransferSyntaxUID
     data: bytes = field(repr=False)
-    """Whole DICOM file: preamble, file meta information, data set."""
+    """Whole DICOM file: preamble, file meta information, data set; empty where `file` has it."""
     refers_to: tuple[str, ...] = ()
     """Kinds of results of the same set that it names; of reports only."""
     summary: dict[str, int | float | str]
     """For people: SEG {segments, frames}; SR {measurement_groups}; preview {columns, rows}."""
+    file: Path | None = None
+    """Where the DICOM file lies, in the plan's folder; not synchronised to the disk."""
     picture: bytes = field(default=b"", repr=False)
     """The same as PNG; of a preview only."""
 

@@ -7,10 +7,12 @@ the source, the model and the plan.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, timedelta, timezone
 from io import BytesIO
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import pydicom
 from highdicom import UID, ContributingEquipment
@@ -105,6 +107,11 @@ def contributing_equipment(model: Model, plan: Plan, moment: Times) -> Contribut
     return item
 
 
+def write_whole(file: BinaryIO, dataset: Dataset) -> None:
+    """Write an object as a file (PS3.10)."""
+    pydicom.dcmwrite(file, dataset, enforce_file_format=True)
+
+
 def finish(
     dataset: Dataset,
     source: Source,
@@ -113,8 +120,17 @@ def finish(
     *,
     kind: str,
     summary: dict[str, int | float | str],
+    write: Callable[[BinaryIO, Dataset], None] = write_whole,
+    folder: str | None = None,
 ) -> ResultInstance:
-    """Give a highdicom object its exact identity and fixed times, and write it."""
+    """Give a highdicom object its exact identity and fixed times, and write it.
+
+    Args:
+        write: writes the object.
+        folder: where it becomes a file, without being in memory whole; None: it comes as bytes.
+    """
+    buffer = BytesIO()
+    path = None if folder is None else Path(folder) / f"{identifiers.sop_instance_uid}.dcm"
     with quiet_pydicom():
         for element in (*source.identity, *source.extra):
             dataset.add(element)
@@ -126,8 +142,11 @@ def finish(
         meta = dataset.file_meta
         meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
         meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-        buffer = BytesIO()
-        pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+        if path is None:
+            write(buffer, dataset)
+        else:
+            with path.open("wb") as file:
+                write(file, dataset)
     return ResultInstance(
         kind=kind,
         sop_class_uid=SOPClassUID(str(dataset.SOPClassUID)),
@@ -135,5 +154,6 @@ def finish(
         series_uid=identifiers.series_uid,
         transfer_syntax_uid=TransferSyntaxUID(str(meta.TransferSyntaxUID)),
         data=buffer.getvalue(),
+        file=path,
         summary=summary,
     )

@@ -39,14 +39,15 @@ def encode(
         raise ValueError("the label map was made from another scan")
     if labels.labels.shape != scan.volume.shape:
         raise ValueError(f"label map {labels.labels.shape} on a scan of {scan.volume.shape}")
-    segments = seg.find_segments(source, labels, model)
+    present = seg.find_present(labels)
+    segments = seg.find_segments(source, present, model)
     parts = content_parts(source, labels, model, plan)
     series_uid = str(source.headers[0].SeriesInstanceUID)
     results: list[ResultInstance] = []
     segmentation: ResultInstance | None = None
     if segments and {SEG, SR} & set(plan.objects):
         identifiers = identify(SEG, seg.SOP_CLASS_UID, parts, plan, series_uid)
-        segmentation = seg.encode_seg(source, labels, segments, model, plan, identifiers)
+        segmentation = seg.encode_seg(source, labels, present, segments, model, plan, identifiers)
         results.append(segmentation)
     if segments and RTSTRUCT in plan.objects:
         identifiers = identify(RTSTRUCT, rtstruct.SOP_CLASS_UID, parts, plan, series_uid)

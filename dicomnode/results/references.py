@@ -25,6 +25,18 @@ def stand_ins(source: Source) -> tuple[Dataset, ...]:
     )
 
 
+def as_points(images: Sequence[Dataset]) -> tuple[Dataset, ...]:
+    """Return images of one voxel at the same places, in whose likeness highdicom makes headers."""
+    points = []
+    for image in images:
+        point = Dataset()
+        point.update(image)
+        point.add_new("Rows", "US", 1)
+        point.add_new("Columns", "US", 1)
+        points.append(point)
+    return tuple(points)
+
+
 def refer_to_frames(dataset: Dataset, source: Source) -> None:
     """Make references to stand-ins into references to frames (PS3.3 table 10-3).
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import highdicom as hd
 import numpy as np
+from highdicom.seg import SegmentationTypeValues
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless, SegmentationStorage
 
-from dicomnode.domain.plans import MANUFACTURER, SEG, Plan, ResultInstance
+from dicomnode.domain.plans import LABELMAP, MANUFACTURER, SEG, Plan, ResultInstance
 from dicomnode.quiet import quiet_pydicom
 from dicomnode.results.codes import SNOMED_CT, Concept, StructureCodes, load_codes
 from dicomnode.results.common import (
@@ -27,9 +29,10 @@ from dicomnode.results.common import (
     software_versions,
     times,
 )
+from dicomnode.results.frames import find_frames, write_frames
 from dicomnode.results.headers import Source
 from dicomnode.results.model import Model
-from dicomnode.results.references import refer_to_frames, stand_ins
+from dicomnode.results.references import as_points, refer_to_frames, stand_ins
 from dicomnode.results.uids import Identifiers, tracking_uid
 from dicomnode.scan import LabelMap
 
@@ -49,8 +52,18 @@ class Segment:
     tracking_uid: str
 
 
-def find_segments(source: Source, labels: LabelMap, model: Model) -> tuple[Segment, ...]:
+def find_present(labels: LabelMap) -> NDArray[np.bool_]:
+    """Return [slice, label] whether a slice has a voxel of a label; background counts, too."""
+    # Slice by slice: NumPy counts in copies of eight times the size.
+    counts = [np.bincount(image.ravel(), minlength=256) for image in labels.labels]
+    return np.array(counts) > 0
+
+
+def find_segments(source: Source, present: NDArray[np.bool_], model: Model) -> tuple[Segment, ...]:
     """Return the segments of the labels that occur, in the order of the labels.
+
+    Args:
+        present: from `find_present`.
 
     Raises:
         CodeTableError: the model's table is missing.
@@ -58,12 +71,8 @@ def find_segments(source: Source, labels: LabelMap, model: Model) -> tuple[Segme
     """
     table = load_codes(model.code_table)
     series_uid = str(source.headers[0].SeriesInstanceUID)
-    # Slice by slice: NumPy counts in copies of eight times the size.
-    counts = np.zeros(256, np.int64)
-    for image in labels.labels:
-        counts += np.bincount(image.ravel(), minlength=256)
-    present = np.flatnonzero(counts[1:]) + 1
-    unknown = [label for label in present.tolist() if label not in table]
+    found = (np.flatnonzero(present[:, 1:].any(axis=0)) + 1).tolist()
+    unknown = [label for label in found if label not in table]
     if unknown:
         raise ValueError(f"labels {unknown} are not in the code table {model.code_table!r}")
     return tuple(
@@ -76,60 +85,97 @@ def find_segments(source: Source, labels: LabelMap, model: Model) -> tuple[Segme
             ],
             tracking_uid=tracking_uid(series_uid, model, label),
         )
-        for number, label in enumerate(present.tolist(), start=1)
+        for number, label in enumerate(found, start=1)
     )
 
 
 def encode_seg(
     source: Source,
     labels: LabelMap,
+    present: NDArray[np.bool_],
     segments: Sequence[Segment],
     model: Model,
     plan: Plan,
     identifiers: Identifiers,
 ) -> ResultInstance:
-    """Return the Segmentation of `segments` (at least one) on the grid of the source."""
-    moment = times(source, plan)
-    description = series_description(SEG, source, model, plan)
+    """Return the Segmentation of `segments` (at least one) on the grid of the source.
+
+    highdicom makes the object with one frame of one voxel a slice; the frames as they are then are
+    written in bulk: asked for all of them it takes ten times as long, and all their memory.
+
+    Args:
+        present: from `find_present`.
+    """
+    images = as_points(stand_ins(source))
+    marks = _first_numbers(present, segments)
     with quiet_pydicom():
-        dataset = hd.seg.Segmentation(
-            source_images=stand_ins(source),
-            pixel_array=_numbered(labels, segments),
-            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[describe(segment, model) for segment in segments],
-            series_instance_uid=identifiers.series_uid,
-            series_number=identifiers.series_number,
-            sop_instance_uid=identifiers.sop_instance_uid,
-            instance_number=1,
-            manufacturer=MANUFACTURER,
-            manufacturer_model_name=model.id[:MAX_LONG_STRING],
-            software_versions=software_versions(model),
-            device_serial_number=model.weights_digest[:16],
-            content_description=f"{NOT_FOR_DIAGNOSIS}: {model.title}"[:MAX_LONG_STRING],
-            content_creator_name="DICOMNODE^AI",
-            content_label="SEGMENTATION",
-            transfer_syntax_uid=ExplicitVRLittleEndian,
-            pixel_measures=_pixel_measures(source),
-            omit_empty_frames=True,
-            contributing_equipment=[contributing_equipment(model, plan, moment)],
-            series_description=description,
-            content_date=moment.date,
-            content_time=moment.time,
-            series_date=moment.date,
-            series_time=moment.time,
+        dataset = make_object(
+            SegmentationTypeValues.BINARY, images, marks, source, segments, model, plan, identifiers
         )
+        items = _items_by_slice(dataset, images)
         refer_to_frames(dataset, source)
-        if source.requests:
-            dataset.RequestAttributesSequence = list(source.requests)
-        _fix_dimension_organization(dataset, identifiers.dimension_organization_uid)
+    numbers = {segment.label: segment.number for segment in segments}
+    frames = find_frames(present, numbers, tuple(items))
     return finish(
         dataset,
         source,
         identifiers,
-        moment,
+        times(source, plan),
         kind=SEG,
-        summary={"segments": len(segments), "frames": int(dataset.NumberOfFrames)},
+        summary={"segments": len(segments), "frames": len(frames)},
+        write=lambda file, header: write_frames(file, header, items, frames, labels.labels),
+        folder=plan.results_folder,
     )
+
+
+def make_object(
+    kind: SegmentationTypeValues,
+    images: Sequence[Dataset],
+    numbers: NDArray[np.uint8],
+    source: Source,
+    segments: Sequence[Segment],
+    model: Model,
+    plan: Plan,
+    identifiers: Identifiers,
+) -> hd.seg.Segmentation:
+    """Return highdicom's object, which refers to `images`.
+
+    Args:
+        images: one a slice, as large as the slices of `numbers`.
+        numbers: Segment Numbers [slice, row, column].
+    """
+    moment = times(source, plan)
+    binary = kind is SegmentationTypeValues.BINARY
+    dataset = hd.seg.Segmentation(
+        source_images=images,
+        pixel_array=numbers,
+        segmentation_type=kind,
+        segment_descriptions=[describe(segment, model) for segment in segments],
+        series_instance_uid=identifiers.series_uid,
+        series_number=identifiers.series_number,
+        sop_instance_uid=identifiers.sop_instance_uid,
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=model.id[:MAX_LONG_STRING],
+        software_versions=software_versions(model),
+        device_serial_number=model.weights_digest[:16],
+        content_description=f"{NOT_FOR_DIAGNOSIS}: {model.title}"[:MAX_LONG_STRING],
+        content_creator_name="DICOMNODE^AI",
+        content_label="SEGMENTATION",
+        transfer_syntax_uid=ExplicitVRLittleEndian if binary else RLELossless,
+        pixel_measures=_pixel_measures(source),
+        omit_empty_frames=binary,
+        contributing_equipment=[contributing_equipment(model, plan, moment)],
+        series_description=series_description(SEG if binary else LABELMAP, source, model, plan),
+        content_date=moment.date,
+        content_time=moment.time,
+        series_date=moment.date,
+        series_time=moment.time,
+    )
+    if source.requests:
+        dataset.RequestAttributesSequence = list(source.requests)
+    _fix_dimension_organization(dataset, identifiers.dimension_organization_uid)
+    return dataset
 
 
 def describe(segment: Segment, model: Model) -> hd.seg.SegmentDescription:
@@ -168,12 +214,23 @@ def concept(value: Concept) -> hd.sr.CodedConcept:
     return hd.sr.CodedConcept(value.value, SNOMED_CT, value.meaning)
 
 
-def _numbered(labels: LabelMap, segments: Sequence[Segment]) -> np.ndarray:
-    """Return Segment Numbers [slice, row, column] in place of labels."""
-    table = np.zeros(256, np.uint8)
-    for segment in segments:
-        table[segment.label] = segment.number
-    return table[labels.labels]
+def _first_numbers(present: NDArray[np.bool_], segments: Sequence[Segment]) -> NDArray[np.uint8]:
+    """Return one voxel a slice [slice, 1, 1]: its first segment, or 0 where it has none."""
+    mine = present[:, [segment.label for segment in segments]]
+    numbers = np.array([segment.number for segment in segments], np.uint8)
+    first = np.where(mine.any(axis=1), numbers[mine.argmax(axis=1)], 0)
+    return first.astype(np.uint8).reshape(-1, 1, 1)
+
+
+def _items_by_slice(dataset: Dataset, images: Sequence[Dataset]) -> dict[int, Dataset]:
+    """Return the functional groups by the index of their slice, in the order of the positions."""
+    indices = {str(image.SOPInstanceUID): index for index, image in enumerate(images)}
+    found = {}
+    for item in dataset.PerFrameFunctionalGroupsSequence:
+        (image,) = item.DerivationImageSequence[0].SourceImageSequence
+        position = item.FrameContentSequence[0].DimensionIndexValues[-1]
+        found[position] = (indices[str(image.ReferencedSOPInstanceUID)], item)
+    return dict(found[position] for position in sorted(found))
 
 
 def _pixel_measures(source: Source) -> hd.PixelMeasuresSequence:

@@ -10,12 +10,13 @@ import hashlib
 import logging
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
 from dicomnode.domain.outcomes import Refuse, Retry
-from dicomnode.domain.plans import DEFAULT_OBJECTS, Analysis, Plan
+from dicomnode.domain.plans import DEFAULT_OBJECTS, Analysis, Plan, ResultInstance
 from dicomnode.domain.profiles import in_order
 from dicomnode.domain.records import Job, StoredResult
 from dicomnode.domain.routing import may_receive
@@ -24,6 +25,7 @@ from dicomnode.errors import EngineError, LedgerError, Refusal
 from dicomnode.ledger import jobs
 from dicomnode.services.common import BEAT_SECONDS, Context, beat_until_stopped, role
 from dicomnode.settings import Settings
+from dicomnode.spool import Spool
 from inference.catalog import CatalogError, load_catalog
 from inference.devices import ask_gpus, for_others, ram_memory_gib
 
@@ -124,8 +126,10 @@ class Worker:
     def _analyze_and_record(self, job: Job, plan: Plan, beat: _Heartbeat) -> str:
         paths = [self._context.spool.path(path) for path in job.paths]
         try:
-            analysis = self._engine.analyze(paths, plan, beat.report, beat.keep_going)
-            return self._record(job, analysis)
+            with self._context.spool.workspace() as folder:
+                plan = replace(plan, results_folder=str(folder))
+                analysis = self._engine.analyze(paths, plan, beat.report, beat.keep_going)
+                return self._record(job, analysis)
         except Refusal as refusal:
             return self._fail(job, Refuse(refusal.code, refusal.detail))
         except EngineError as error:
@@ -148,7 +152,7 @@ class Worker:
         stored = []
         for position, item in enumerate(analysis.results):
             path = spool.result_path(job.id, f"{item.sop_instance_uid}.dcm")
-            spool.write(path, item.data)
+            digest, size = _store(spool, path, item)
             if item.picture:
                 spool.write(spool.result_path(job.id, f"{item.kind}.png"), item.picture)
             stored.append(
@@ -160,8 +164,8 @@ class Worker:
                     series_uid=item.series_uid,
                     transfer_syntax_uid=item.transfer_syntax_uid,
                     path=path,
-                    digest=hashlib.sha256(item.data).hexdigest(),
-                    size=len(item.data),
+                    digest=digest,
+                    size=size,
                     summary=item.summary,
                     refers_to=item.refers_to,
                 )
@@ -223,6 +227,18 @@ class Worker:
                 counts=counts,
             )
         return outcome.code if ours else "LEASE_LOST"
+
+
+def _store(spool: Spool, path: str, item: ResultInstance) -> tuple[str, int]:
+    """Put a result into the spool; return the sha256 of its bytes, and how many they are."""
+    if item.file is None:
+        spool.write(path, item.data)
+        return hashlib.sha256(item.data).hexdigest(), len(item.data)
+    with item.file.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+    spool.adopt(item.file, path)
+    return digest, size
 
 
 class _Heartbeat:
@@ -324,6 +340,9 @@ def run(settings: Settings) -> None:
             )
             for device in chosen
         ]
+        removed = context.spool.clear_tmp()
+        if removed:
+            log.info("TMP_CLEARED", extra={"fields": {"files": removed}})
         for worker in workers:
             worker.take_back_own()
         threads = [threading.Thread(target=worker.run_until_stopped) for worker in workers]

@@ -123,6 +123,24 @@ def test_a_role_clears_its_own_unfinished_files_only(spool: Spool) -> None:
     assert spool.clear_tmp() == 0
 
 
+def test_a_workspace_is_gone_at_its_end_and_what_was_adopted_stays(spool: Spool) -> None:
+    with pytest.raises(RuntimeError), spool.workspace() as folder:
+        (folder / "kept").write_bytes(b"result")
+        (folder / "left").write_bytes(b"half")
+        assert folder.stat().st_mode & 0o777 == 0o700
+        spool.adopt(folder / "kept", "results/1/x.dcm")
+        raise RuntimeError
+    assert not folder.exists()
+    assert spool.path("results/1/x.dcm").read_bytes() == b"result"
+
+
+def test_a_workspace_that_a_crash_left_is_cleared(spool: Spool) -> None:
+    (spool.tmp / "abandoned").mkdir()
+    (spool.tmp / "abandoned" / "half").write_bytes(b"x")
+    assert spool.clear_tmp() == 1
+    assert not any(spool.tmp.iterdir())
+
+
 def test_the_instances_that_lie_there(spool: Spool) -> None:
     for uid in ("1.5", "1.4"):
         spool.write(f"instances/1.2/1.3/{uid}.dcm", b"x")
