@@ -246,7 +246,7 @@ def segment(
     folder: Annotated[Path, typer.Argument(help="Folder of a CT series' DICOM files.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     model: Annotated[str, typer.Option(help="Of the catalog.")] = "demo",
-    profile: Annotated[str, typer.Option(help="pacs, pictures or rtstruct.")] = "pacs",
+    profile: Annotated[str, typer.Option(help="pacs, modern, pictures or rtstruct.")] = "pacs",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
     model_folder: Annotated[
         list[Path] | None, typer.Option(help="A folder with more model cards.")

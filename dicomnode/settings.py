@@ -122,7 +122,7 @@ class Destination(_Section):
     """Where results go."""
 
     peer: Name
-    profile: Literal["pacs", "pictures", "rtstruct"] = "pacs"
+    profile: Literal["pacs", "modern", "pictures", "rtstruct"] = "pacs"
     """Which objects it gets."""
     objects: tuple[str, ...] = ()
     """The objects themselves; a profile then says nothing."""

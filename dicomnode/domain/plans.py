@@ -17,7 +17,7 @@ LABELMAP = "labelmap"
 SR = "sr"
 PREVIEW = "preview"
 RTSTRUCT = "rtstruct"
-OBJECTS = (SEG, RTSTRUCT, PREVIEW, SR)
+OBJECTS = (SEG, LABELMAP, RTSTRUCT, PREVIEW, SR)
 """Every kind of result, in the order in which they are sent: the report, which refers, is last."""
 DEFAULT_OBJECTS = (SEG, PREVIEW, SR)
 DEFAULT_SERIES_NUMBER_BASE = 99000

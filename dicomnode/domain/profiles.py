@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from dicomnode.domain.plans import DEFAULT_OBJECTS, OBJECTS, PREVIEW, RTSTRUCT, SEG, SR
+from dicomnode.domain.plans import DEFAULT_OBJECTS, LABELMAP, OBJECTS, PREVIEW, RTSTRUCT, SEG, SR
 
 PROFILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "pacs": DEFAULT_OBJECTS,
+        "modern": (LABELMAP, PREVIEW),
         "pictures": (PREVIEW,),
         "rtstruct": (RTSTRUCT,),
     }

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dicomnode.domain.plans import PREVIEW, RTSTRUCT, SEG, SR, Plan, ResultInstance
-from dicomnode.results import preview, rtstruct, seg, sr
+from dicomnode.domain.plans import LABELMAP, PREVIEW, RTSTRUCT, SEG, SR, Plan, ResultInstance
+from dicomnode.results import labelmap, preview, rtstruct, seg, sr
 from dicomnode.results.common import slices_used
 from dicomnode.results.headers import Source, value_of
 from dicomnode.results.model import Measured, Model
@@ -23,7 +23,7 @@ def encode(
     plan: Plan,
     findings: Sequence[str] = (),
 ) -> tuple[ResultInstance, ...]:
-    """Return the plan's objects in their order; neither SEG nor RTSTRUCT where nothing is found.
+    """Return the plan's objects in their order; only preview and SR where nothing is found.
 
     Args:
         source: from `headers.prepare`.
@@ -49,6 +49,11 @@ def encode(
         identifiers = identify(SEG, seg.SOP_CLASS_UID, parts, plan, series_uid)
         segmentation = seg.encode_seg(source, labels, present, segments, model, plan, identifiers)
         results.append(segmentation)
+    if segments and LABELMAP in plan.objects:
+        identifiers = identify(LABELMAP, labelmap.SOP_CLASS_UID, parts, plan, series_uid)
+        results.append(
+            labelmap.encode_labelmap(source, labels, present, segments, model, plan, identifiers)
+        )
     if segments and RTSTRUCT in plan.objects:
         identifiers = identify(RTSTRUCT, rtstruct.SOP_CLASS_UID, parts, plan, series_uid)
         results.append(

@@ -107,12 +107,12 @@ def encode_seg(
         present: from `find_present`.
     """
     images = as_points(stand_ins(source))
-    marks = _first_numbers(present, segments)
+    marks = first_numbers(present, segments)
     with quiet_pydicom():
         dataset = make_object(
             SegmentationTypeValues.BINARY, images, marks, source, segments, model, plan, identifiers
         )
-        items = _items_by_slice(dataset, images)
+        items = items_by_slice(dataset, images)
         refer_to_frames(dataset, source)
     numbers = {segment.label: segment.number for segment in segments}
     frames = find_frames(present, numbers, tuple(items))
@@ -214,7 +214,7 @@ def concept(value: Concept) -> hd.sr.CodedConcept:
     return hd.sr.CodedConcept(value.value, SNOMED_CT, value.meaning)
 
 
-def _first_numbers(present: NDArray[np.bool_], segments: Sequence[Segment]) -> NDArray[np.uint8]:
+def first_numbers(present: NDArray[np.bool_], segments: Sequence[Segment]) -> NDArray[np.uint8]:
     """Return one voxel a slice [slice, 1, 1]: its first segment, or 0 where it has none."""
     mine = present[:, [segment.label for segment in segments]]
     numbers = np.array([segment.number for segment in segments], np.uint8)
@@ -222,14 +222,15 @@ def _first_numbers(present: NDArray[np.bool_], segments: Sequence[Segment]) -> N
     return first.astype(np.uint8).reshape(-1, 1, 1)
 
 
-def _items_by_slice(dataset: Dataset, images: Sequence[Dataset]) -> dict[int, Dataset]:
+def items_by_slice(dataset: Dataset, images: Sequence[Dataset]) -> dict[int, Dataset]:
     """Return the functional groups by the index of their slice, in the order of the positions."""
     indices = {str(image.SOPInstanceUID): index for index, image in enumerate(images)}
     found = {}
     for item in dataset.PerFrameFunctionalGroupsSequence:
         (image,) = item.DerivationImageSequence[0].SourceImageSequence
-        position = item.FrameContentSequence[0].DimensionIndexValues[-1]
-        found[position] = (indices[str(image.ReferencedSOPInstanceUID)], item)
+        # One value alone is no list.
+        position = np.ravel(item.FrameContentSequence[0].DimensionIndexValues)[-1]
+        found[int(position)] = (indices[str(image.ReferencedSOPInstanceUID)], item)
     return dict(found[position] for position in sorted(found))
 
 

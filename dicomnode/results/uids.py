@@ -21,7 +21,7 @@ IMPLEMENTATION_CLASS_UID = derive_uid("dicomnode", "implementation class")
 """The same in every version (PS3.7 D.3.3.2)."""
 IMPLEMENTATION_VERSION_NAME = f"DICOMNODE_{__version__}"[:16]
 MAX_SERIES_NUMBER = 2**31 - 1
-KINDS = ("seg", "sr", "preview", "rtstruct")
+KINDS = ("seg", "sr", "preview", "rtstruct", "labelmap")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -267,6 +267,7 @@ def test_settings_cannot_be_changed() -> None:
         ("", ("seg", "preview", "sr")),
         (", profile: pacs", ("seg", "preview", "sr")),
         (", profile: pictures", ("preview",)),
+        (", profile: modern", ("labelmap", "preview")),
         (", profile: rtstruct", ("rtstruct",)),
         (", objects: [sr, rtstruct, seg]", ("seg", "rtstruct", "sr")),
         (", profile: pacs, objects: [preview]", ("preview",)),
@@ -311,7 +312,7 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
         ),
         (
             PEERS + "  x: {peer: PACS, objects: [seg, pdf]}",
-            "5: destinations.x.objects: unknown object 'pdf'; known are seg, rtstruct, preview, sr",
+            "5: destinations.x.objects: unknown object 'pdf'; known are seg, labelmap, rtstruct, preview, sr",
         ),
         (
             "assembly:\n  quiet: 1",

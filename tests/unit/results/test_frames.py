@@ -7,65 +7,36 @@ import sys
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from analysis_kit import plan
 from enhanced_ct import enhanced
 from highdicom.seg import SegmentationTypeValues
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from plain_seg import by_highdicom
+from seg_kit import (
+    MODEL,
+    ORIENTATIONS,
+    PLAN,
+    STRAIGHT,
+    by_highdicom,
+    scattered,
+    source_of,
+    turned,
+)
 
 from dicomnode.demo.series import SeriesOptions, write_series
 from dicomnode.domain.plans import ResultInstance
 from dicomnode.imaging import read_scan
-from dicomnode.results import Model, encode, frames, prepare
+from dicomnode.results import encode, frames, prepare
 from dicomnode.results.headers import Source
 from dicomnode.results.seg import SOP_CLASS_UID, find_present, find_segments
 from dicomnode.results.uids import content_parts, identify
 from dicomnode.scan import LabelMap
-
-MODEL = Model(
-    id="total-v1",
-    title="Model of the tests",
-    version="1.5",
-    weights_digest="ab" * 32,
-    demonstration=False,
-    code_table="total_v1_104",
-    structures={},
-)
-STRAIGHT = np.diag([-1.5, -2.0, 2.5, 1.0])
-ORIENTATIONS = {
-    "axial": STRAIGHT,
-    "from the feet": np.diag([-1.5, -2.0, -2.5, 1.0]),
-    "prone": np.diag([1.5, 2.0, 2.5, 1.0]),
-    "sagittal": STRAIGHT[[2, 0, 1, 3]],
-    "coronal": STRAIGHT[[0, 2, 1, 3]],
-}
-PLAN = plan(objects=("seg",))
-
-
-def turned() -> NDArray[np.float64]:
-    """An oblique stack, 33 degrees about an axis that is none of the patient's."""
-    axis, angle = np.array([1, 2, 3]) / np.sqrt(14), np.radians(33)
-    cross = np.cross(np.eye(3), axis)
-    rotation = np.eye(4)
-    rotation[:3, :3] += np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-    return rotation @ STRAIGHT
-
-
-def source_of(
-    shape: tuple[int, int, int], affine: NDArray[np.float64] = STRAIGHT, **options: Any
-) -> Source:
-    """A series of so many slices, rows and columns."""
-    files = write_series(np.zeros(shape[::-1], np.int16), affine, SeriesOptions(**options))
-    return prepare(read_scan(files))
 
 
 def both(source: Source, labels: NDArray[np.uint8]) -> tuple[ResultInstance, ResultInstance]:
@@ -87,13 +58,6 @@ def assert_equal(ours: bytes, theirs: bytes) -> None:
     assert ours[-1:] == b"\0"
     assert theirs[-1:] == b"0"
     assert ours[:-1] == theirs[:-1]
-
-
-def scattered(shape: tuple[int, ...], labels: int, seed: int = 0) -> NDArray[np.uint8]:
-    """So many labels everywhere, the first and the last slices but one empty."""
-    cells = np.random.default_rng(seed).integers(0, labels + 1, shape, dtype=np.uint8)
-    cells[0] = cells[-2] = 0
-    return cells
 
 
 @pytest.mark.parametrize("name", [*ORIENTATIONS, "oblique"])
@@ -232,17 +196,20 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from results import test_frames as t
+import seg_kit as t
+from dataclasses import replace
+from dicomnode.results import encode
+from dicomnode.results.seg import find_present
 rows = int(sys.argv[1])
 source = t.source_of((60, rows, 512))
 labels = np.zeros((60, rows, 512), np.uint8)
 for label in range(1, 105):
     labels[:, :, label * 4] = label
 found = t.LabelMap(labels=labels, source_digest=source.scan.digest)
-plan = t.replace(t.PLAN, results_folder=sys.argv[2])
-t.find_present(found), source.scan.digest, found.digest
+plan = replace(t.PLAN, results_folder=sys.argv[2])
+find_present(found), source.scan.digest, found.digest
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-(result,) = t.encode(source, found, t.MODEL, (), plan)
+(result,) = encode(source, found, t.MODEL, (), plan)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, result.file.stat().st_size)
 """
 
@@ -254,7 +221,7 @@ def test_memory_does_not_grow_with_the_bytes_of_the_frames(tmp_path: Path) -> No
         done = subprocess.run(
             [sys.executable, "-c", MEMORY, str(rows), tmp_path],
             cwd=tests.parent,
-            env={"PYTHONPATH": f"{tests}:{tests}/unit", "PATH": ""},
+            env={"PYTHONPATH": str(tests), "PATH": ""},
             capture_output=True,
             text=True,
             check=True,
