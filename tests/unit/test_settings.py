@@ -312,7 +312,7 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
         ),
         (
             PEERS + "  x: {peer: PACS, objects: [seg, pdf]}",
-            "5: destinations.x.objects: unknown object 'pdf'; known are seg, labelmap, rtstruct, preview, sr",
+            "5: destinations.x.objects: unknown object 'pdf'; known are seg, labelmap, rtstruct, ",
         ),
         (
             "assembly:\n  quiet: 1",

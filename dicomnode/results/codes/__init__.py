@@ -45,6 +45,11 @@ class StructureCodes:
     cielab: tuple[int, int, int]
     """Recommended Display CIELab Value (PS3.3 C.10.7.1.1), 16 bits each."""
 
+    @property
+    def concepts(self) -> tuple[Concept | None, ...]:
+        """All that says what the structure is, in codes."""
+        return (self.category, self.type, self.type_modifier, self.region, self.region_modifier)
+
 
 class CodeTableError(ValueError):
     """There is no such table, or a row of it cannot be used."""
@@ -54,7 +59,8 @@ def load_codes(table: str) -> Mapping[int, StructureCodes]:
     """Return the rows of `codes/<table>.csv` by label; `table` may be a path of a model's own.
 
     Raises:
-        CodeTableError: no such table, a row is incomplete, or two rows have one label.
+        CodeTableError: no such table, a row is incomplete, or two rows have one label or the same
+            codes: nobody could tell their segments apart, as left from right.
     """
     # What is in the package stays as it is; a model's own file may change under a running node.
     return _read(Path(table)) if Path(table).is_absolute() else _bundled(table)
@@ -70,6 +76,7 @@ def _bundled(table: str) -> Mapping[int, StructureCodes]:
 
 def _read(path: Traversable) -> Mapping[int, StructureCodes]:
     rows: dict[int, StructureCodes] = {}
+    coded: dict[tuple[Concept | None, ...], StructureCodes] = {}
     with path.open(encoding="utf-8") as lines:
         for number, row in enumerate(csv.DictReader(lines), start=2):
             try:
@@ -78,6 +85,11 @@ def _read(path: Traversable) -> Mapping[int, StructureCodes]:
                 raise CodeTableError(f"{path.name}, line {number}: {error}") from error
             if codes.label in rows:
                 raise CodeTableError(f"{path.name}, line {number}: label {codes.label} again")
+            other = coded.setdefault(codes.concepts, codes)
+            if other is not codes:
+                raise CodeTableError(
+                    f"{path.name}, line {number}: {codes.name} has the codes of {other.name}"
+                )
             rows[codes.label] = codes
     return MappingProxyType(rows)
 
