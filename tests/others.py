@@ -1,11 +1,15 @@
-"""Programs of others that judge or read the results: dciodvfy, dsrdump, dcmqi, plastimatch."""
+"""Programs of others that judge the results (dciodvfy, dsrdump, DicomSRValidator) or read them
+(dcmqi, plastimatch)."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,12 @@ from numpy.typing import NDArray
 VENV_BIN = Path(sys.executable).parent
 SYSTEM_PATH = "/usr/bin:/bin"
 TIMEOUT_SECONDS = 240
+JAVA_OPTIONS = (
+    # Java's own limits are lower than PixelMed's templates are large.
+    *(f"-Djdk.xml.xpath{name}Limit=0" for name in ("ExprOp", "TotalOp", "ExprGrp")),
+    # It ends before compiling well is worth its while.
+    *("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"),
+)
 
 
 def dciodvfy_errors(path: Path, *, all_frames: bool = False) -> list[str]:
@@ -121,3 +131,28 @@ def in_segment_numbers(labels: NDArray[np.uint8], seg: pydicom.Dataset) -> NDArr
         table[label] = item.SegmentNumber
     assert set(np.unique(labels)) - {0} == set(np.nonzero(table)[0]), "not the same segments"
     return table[labels]
+
+
+def sr_validator(paths: Sequence[Path]) -> list[list[str]]:
+    """Return what PixelMed's DicomSRValidator calls an error, of each report; two at a time.
+
+    It takes seconds a report, most of them to start: it loads all templates of PS3.16.
+    """
+
+    def judge(path: Path) -> list[str]:
+        done = subprocess.run(
+            ["DicomSRValidator", path],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+            env={**os.environ, "JAVA_TOOL_OPTIONS": " ".join(JAVA_OPTIONS)},
+        )
+        lines = (done.stdout + done.stderr).splitlines()
+        assert "Root Template Validation Complete" in lines, lines
+        assert any(line.startswith("Found Root Template TID_1500") for line in lines), lines
+        return [line for line in lines if line.startswith("Error")]
+
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(judge, paths))

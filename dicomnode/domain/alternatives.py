@@ -9,13 +9,12 @@ the destination took everything it refers to.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 from dicomnode.domain.identifiers import SOPClassUID
-from dicomnode.domain.plans import LABELMAP, OBJECTS, PREVIEW, RTSTRUCT, SEG, SR
+from dicomnode.domain.plans import LABELMAP, OBJECTS, PREVIEW, RTSTRUCT, SEG, SR, ReportForm
 
 COMPREHENSIVE_3D_SR = SOPClassUID("1.2.840.10008.5.1.4.1.1.88.34")
 COMPREHENSIVE_SR = SOPClassUID("1.2.840.10008.5.1.4.1.1.88.33")
@@ -36,15 +35,6 @@ REPORT_CLASSES = (COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR, ENHANCED_SR)
 """SOP Classes of one and the same report, the best first."""
 NAMED_BY_REPORTS = (SEG, LABELMAP, RTSTRUCT, PREVIEW)
 """Kinds of results that a report may refer to, in the order in which it names them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """One form of the report: equal in what it measures, not in its SOP Class and references."""
-
-    sop_class_uid: SOPClassUID
-    refers_to: tuple[str, ...]
-    """Kinds of results of the same set; empty: the report refers to the source alone."""
 
 
 class Made(Protocol):
@@ -104,13 +94,13 @@ def first_choice(made: Sequence[M], profile: Sequence[str]) -> tuple[M, ...]:
     return tuple(chosen.values())
 
 
-def needed(profile: Sequence[str]) -> tuple[str, ...]:
+def needed(profile: Collection[str]) -> tuple[str, ...]:
     """Return the kinds that have to be made so that a destination of the profile may fall back."""
     wanted = {other for kind in profile for other in INSTEAD[kind]}
     return tuple(kind for kind in OBJECTS if kind in wanted)
 
 
-def reports(profiles: Iterable[Sequence[str]]) -> tuple[Report, ...]:
+def reports(profiles: Iterable[Sequence[str]]) -> tuple[ReportForm, ...]:
     """Return the forms of the report that destinations of these profiles may need, best first.
 
     Each in every SOP Class: one that names all that the destination is to get, one for each way in
@@ -119,9 +109,15 @@ def reports(profiles: Iterable[Sequence[str]]) -> tuple[Report, ...]:
     sets = {named for profile in profiles if SR in profile for named in _named(profile)}
     by_worth = sorted(sets, key=lambda named: (-len(named), [_rank(kind) for kind in named]))
     return tuple(
-        Report(sop_class_uid=sop_class, refers_to=named)
+        ReportForm(sop_class_uid=sop_class, refers_to=named)
         for named, sop_class in product(by_worth, REPORT_CLASSES)
     )
+
+
+def whole_report(objects: Sequence[str]) -> tuple[ReportForm, ...]:
+    """Return the one form of the report that names all other objects, in its best SOP Class."""
+    named = tuple(kind for kind in NAMED_BY_REPORTS if kind in objects)
+    return (ReportForm(sop_class_uid=REPORT_CLASSES[0], refers_to=named),)
 
 
 def _named(profile: Sequence[str]) -> Iterator[tuple[str, ...]]:

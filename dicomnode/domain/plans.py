@@ -34,6 +34,15 @@ class Predecessor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportForm:
+    """One form of the report: equal in what it measures, not in its SOP Class and references."""
+
+    sop_class_uid: SOPClassUID
+    refers_to: tuple[str, ...]
+    """Kinds of results of the same set; empty: the report refers to the source alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
     """How a model is run, within what its card allows."""
 
@@ -80,7 +89,8 @@ class Plan:
     series_number_base: int = DEFAULT_SERIES_NUMBER_BASE
     total_in_series: int | None = None
     """Instances the series has in all, where only a part of it is analysed."""
-    predecessor: Predecessor | None = None
+    predecessors: tuple[Predecessor, ...] = ()
+    """Every form of the newest report before that some destination has."""
     model_folders: tuple[str, ...] = ()
     """Folders with model cards beside the bundled ones."""
     weights_folder: str | None = None
@@ -100,6 +110,8 @@ class Plan:
     results_folder: str | None = None
     """A folder of this machine that large results are written to while they are made; None: all
     come as bytes. Whoever gave the folder takes the files away."""
+    reports: tuple[ReportForm, ...] = ()
+    """Forms of the report, best first; none: a Comprehensive 3D SR that names all other objects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,10 +114,19 @@ def _options(stored: dict[str, Any]) -> ModelOptions:
     return ModelOptions(**{**stored, "structures": tuple(stored["structures"])})
 
 
-def predecessor(tx: Transaction, claimed: Job) -> Predecessor | None:
-    """Return the newest delivered report that this job's report replaces, if there is one."""
-    row = tx.connection.execute(
-        select(result)
+def predecessors(tx: Transaction, claimed: Job) -> tuple[Predecessor, ...]:
+    """Return what this job's report replaces: the newest report that was delivered.
+
+    Destinations may have it in several forms, each an instance of its own: all are replaced.
+    """
+    rows = tx.connection.execute(
+        select(
+            result.c.series_uid,
+            result.c.sop_class_uid,
+            result.c.sop_instance_uid,
+            result.c.position,
+            job.c.generation,
+        )
         .join(job, job.c.id == result.c.job_id)
         .join(delivery, delivery.c.result_id == result.c.id)
         .where(
@@ -127,16 +136,18 @@ def predecessor(tx: Transaction, claimed: Job) -> Predecessor | None:
             result.c.kind == SR,
             delivery.c.state.in_(ARRIVED),
         )
-        .order_by(job.c.generation.desc())
-        .limit(1)
-    ).first()
-    if row is None:
-        return None
-    return Predecessor(
-        study_uid=claimed.study_uid,
-        series_uid=row.series_uid,
-        sop_class_uid=row.sop_class_uid,
-        sop_instance_uid=row.sop_instance_uid,
+        .distinct()
+        .order_by(job.c.generation.desc(), result.c.position)
+    ).all()
+    return tuple(
+        Predecessor(
+            study_uid=claimed.study_uid,
+            series_uid=row.series_uid,
+            sop_class_uid=row.sop_class_uid,
+            sop_instance_uid=row.sop_instance_uid,
+        )
+        for row in rows
+        if row.generation == rows[0].generation
     )
 
 

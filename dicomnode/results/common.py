@@ -120,6 +120,7 @@ def finish(
     *,
     kind: str,
     summary: dict[str, int | float | str],
+    refers_to: tuple[str, ...] = (),
     write: Callable[[BinaryIO, Dataset], None] = write_whole,
     folder: str | None = None,
 ) -> ResultInstance:
@@ -156,4 +157,5 @@ def finish(
         data=buffer.getvalue(),
         file=path,
         summary=summary,
+        refers_to=refers_to,
     )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from dicomnode.domain.alternatives import whole_report
 from dicomnode.domain.plans import LABELMAP, PREVIEW, RTSTRUCT, SEG, SR, Plan, ResultInstance
 from dicomnode.results import labelmap, preview, rtstruct, seg, sr
 from dicomnode.results.common import slices_used
@@ -25,6 +28,8 @@ def encode(
 ) -> tuple[ResultInstance, ...]:
     """Return the plan's objects in their order; only preview and SR where nothing is found.
 
+    The report comes last, in each of the plan's forms.
+
     Args:
         source: from `headers.prepare`.
         labels: made from the same scan.
@@ -43,41 +48,38 @@ def encode(
     segments = seg.find_segments(source, present, model)
     parts = content_parts(source, labels, model, plan)
     series_uid = str(source.headers[0].SeriesInstanceUID)
-    results: list[ResultInstance] = []
-    segmentation: ResultInstance | None = None
-    if segments and {SEG, SR} & set(plan.objects):
+    made: dict[str, ResultInstance] = {}
+    if segments and SEG in plan.objects:
         identifiers = identify(SEG, seg.SOP_CLASS_UID, parts, plan, series_uid)
-        segmentation = seg.encode_seg(source, labels, present, segments, model, plan, identifiers)
-        results.append(segmentation)
+        made[SEG] = seg.encode_seg(source, labels, present, segments, model, plan, identifiers)
     if segments and LABELMAP in plan.objects:
         identifiers = identify(LABELMAP, labelmap.SOP_CLASS_UID, parts, plan, series_uid)
-        results.append(
-            labelmap.encode_labelmap(source, labels, present, segments, model, plan, identifiers)
+        made[LABELMAP] = labelmap.encode_labelmap(
+            source, labels, present, segments, model, plan, identifiers
         )
     if segments and RTSTRUCT in plan.objects:
         identifiers = identify(RTSTRUCT, rtstruct.SOP_CLASS_UID, parts, plan, series_uid)
-        results.append(
-            rtstruct.encode_rtstruct(
-                source, labels, segments, measurements, model, plan, identifiers
-            )
+        made[RTSTRUCT] = rtstruct.encode_rtstruct(
+            source, labels, segments, measurements, model, plan, identifiers
         )
     if PREVIEW in plan.objects:
-        results.append(_preview(source, labels, segments, model, measurements, plan, findings))
-    if SR in plan.objects:
-        referred = segmentation.sop_instance_uid if segmentation else ""
-        report = sr.Report(
-            segments=segments,
-            measurements={item.label: item for item in measurements},
-            findings=tuple(findings),
-            seg_uid=segmentation.sop_instance_uid if segmentation else None,
-            seg_series_uid=segmentation.series_uid if segmentation else None,
-        )
-        identifiers = identify(
-            SR, sr.SOP_CLASS_UID, (*parts, *findings, referred), plan, series_uid
-        )
-        encoded = sr.encode_sr(source, report, model, plan, identifiers)
-        results.append(replace(encoded, refers_to=(SEG,) if segmentation else ()))
-    return tuple(results)
+        made[PREVIEW] = _preview(source, labels, segments, model, measurements, plan, findings)
+    if SR not in plan.objects:
+        return tuple(made.values())
+    report = sr.Report(
+        segments=segments,
+        measurements={item.label: item for item in measurements},
+        shown_on=_middle_slices(present),
+        findings=tuple(findings),
+    )
+    forms = sr.forms_that_can_be(plan.reports or whole_report(plan.objects), made)
+    return (*made.values(), *sr.encode_reports(source, report, model, plan, parts, forms, made))
+
+
+def _middle_slices(present: NDArray[np.bool_]) -> dict[int, int]:
+    """Return by label the index of the slice in the middle of those that show it."""
+    slices = {label: np.flatnonzero(shown) for label, shown in enumerate(present.T)}
+    return {label: int(found[len(found) // 2]) for label, found in slices.items() if len(found)}
 
 
 def _preview(

@@ -48,5 +48,9 @@ class Measured(Protocol):
         """Standard deviation of the measured voxels; None where there is none."""
 
     @property
+    def median(self) -> float | None:
+        """Median of the measured voxels; None where there is none."""
+
+    @property
     def touches_border(self) -> bool:
         """The field of view cuts the structure: its volume is only a part of the whole."""

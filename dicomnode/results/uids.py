@@ -36,7 +36,6 @@ class Identifiers:
 
 def content_parts(source: Source, labels: LabelMap, model: Model, plan: Plan) -> tuple[str, ...]:
     """Return all that decides the content of the result set, as texts in a fixed order."""
-    predecessor = plan.predecessor
     return (
         source.scan.digest,
         _header_digest(source),
@@ -51,7 +50,7 @@ def content_parts(source: Source, labels: LabelMap, model: Model, plan: Plan) ->
         plan.station_name,
         str(plan.series_number_base),
         str(plan.total_in_series),
-        predecessor.sop_instance_uid if predecessor else "",
+        *(predecessor.sop_instance_uid for predecessor in plan.predecessors),
         repr(plan.options),
     )
 

@@ -15,9 +15,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
+from dicomnode.domain.alternatives import needed, reports
 from dicomnode.domain.outcomes import Refuse, Retry
 from dicomnode.domain.plans import DEFAULT_OBJECTS, Analysis, Plan, ResultInstance
-from dicomnode.domain.profiles import in_order
 from dicomnode.domain.records import Job, StoredResult
 from dicomnode.domain.routing import may_receive
 from dicomnode.engines.local import LocalEngine, Stopped
@@ -85,10 +85,11 @@ class Worker:
     def _run_one(self) -> bool:
         with self._context.ledger.transaction() as tx:
             job = jobs.claim(tx, self._worker, self._lease, self._not_models)
-            predecessor = None if job is None else jobs.predecessor(tx, job)
+            predecessors = () if job is None else jobs.predecessors(tx, job)
         if job is None:
             return False
         started = time.monotonic()
+        profiles = self._profiles(job)
         plan = Plan(
             job_id=str(job.id),
             model_id=job.model_id,
@@ -96,7 +97,7 @@ class Worker:
             station_name=self._settings.node.ae_title,
             generation=job.generation,
             identity_revision=job.identity_revision,
-            predecessor=predecessor,
+            predecessors=predecessors,
             model_folders=tuple(str(path) for path in self._settings.work.model_folders),
             weights_folder=str(self._settings.weights_folder),
             device=self._device,
@@ -104,7 +105,8 @@ class Worker:
             options=job.options,
             content=self._settings.content,
             monoenergetic=job.monoenergetic,
-            objects=self._objects(job),
+            objects=needed({kind for profile in profiles for kind in profile}),
+            reports=reports(profiles),
         )
         outcome = self._analyze(job, plan)
         fields = {
@@ -187,11 +189,12 @@ class Worker:
             )
         return "DONE" if ours else "LEASE_LOST"
 
-    def _objects(self, job: Job) -> tuple[str, ...]:
-        """Return what some destination of the job takes; the default where it has none."""
+    def _profiles(self, job: Job) -> list[tuple[str, ...]]:
+        """Return what the destinations of the job take, the default where it has none."""
         known = self._settings.destinations
-        wanted = {kind for name in job.destinations if name in known for kind in known[name].takes}
-        return in_order(wanted) if wanted else DEFAULT_OBJECTS
+        return [known[name].takes for name in job.destinations if name in known] or [
+            DEFAULT_OBJECTS
+        ]
 
     def _split_destinations(
         self, job: Job, demonstration: bool

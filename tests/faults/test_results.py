@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 
 import pydicom
 import pytest
@@ -26,10 +27,19 @@ def test_a_changed_or_lost_result_is_not_sent(node: Callable[..., Node], orthanc
     data[-1000] ^= 1
     path.write_bytes(data)
     running.start("send")
-    ended = {"REFUSED": 2, "DELIVERED": 1}
+    ended = {"REFUSED": 1, "SUBSTITUTED": 1, "DELIVERED": 2}
     status = running.wait_for(lambda status: status["counts"]["deliveries"] == ended)
 
-    reasons = {row["kind"]: row["reason"] for row in status["deliveries"]}
-    assert reasons == {"seg": "BYTES_CHANGED", "preview": None, "sr": "REFERS_TO_REFUSED"}
+    reasons = {(row["kind"], row["state"]): row["reason"] for row in status["deliveries"]}
+    assert reasons == {
+        ("seg", "REFUSED"): "BYTES_CHANGED",
+        ("preview", "DELIVERED"): None,
+        ("sr", "SUBSTITUTED"): "REFERS_TO_REFUSED",
+        ("sr", "DELIVERED"): None,
+    }
     assert "DELIVERY_REFUSED" in running.attention()
-    assert set(orthanc.results()) == {"OT"}, "the preview refers to neither"
+    there = orthanc.results()
+    assert set(there) == {"OT", "SR"}
+    named = str(there["SR"].CurrentRequestedProcedureEvidenceSequence)
+    assert there["OT"].SOPInstanceUID in named
+    assert pydicom.dcmread(BytesIO(bytes(data))).SOPInstanceUID not in named

@@ -267,7 +267,7 @@ def test_settings_cannot_be_changed() -> None:
         ("", ("seg", "preview", "sr")),
         (", profile: pacs", ("seg", "preview", "sr")),
         (", profile: pictures", ("preview",)),
-        (", profile: modern", ("labelmap", "preview")),
+        (", profile: modern", ("labelmap", "preview", "sr")),
         (", profile: rtstruct", ("rtstruct",)),
         (", objects: [sr, rtstruct, seg]", ("seg", "rtstruct", "sr")),
         (", profile: pacs, objects: [preview]", ("preview",)),
@@ -305,10 +305,6 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
         (
             PEERS + "  x: {peer: PACS, profil: pacs}",
             "5: destinations.x.profil: unknown key; known here: allow_demo, objects, peer, profile",
-        ),
-        (
-            PEERS + "  x: {peer: PACS, objects: [sr]}",
-            "5: destinations.x.objects: sr refers to seg: name seg too",
         ),
         (
             PEERS + "  x: {peer: PACS, objects: [seg, pdf]}",

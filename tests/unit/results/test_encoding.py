@@ -2,84 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from io import BytesIO
-from typing import Any
 
 import numpy as np
-import pydicom
 import pytest
 from analysis_kit import plan
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes
-
-from dicomnode.demo.series import SeriesOptions, Subject, write_series
-from dicomnode.domain.plans import Plan, Predecessor, ResultInstance
-from dicomnode.imaging import read_scan
-from dicomnode.results import Model, encode, prepare
-from dicomnode.results.uids import IMPLEMENTATION_CLASS_UID, series_number
-from dicomnode.scan import LabelMap, Scan
-
-AFFINE = np.array([[-1.5, 0, 0, 20], [0, -2.0, 0, 30], [0, 0, 2.5, -40], [0, 0, 0, 1]])
-HU = np.full((12, 10, 8), -1000, np.int16)
-HU[3:9, 2:8] = 60
-MODEL = Model(
-    id="total-v1",
-    title="Model of the tests",
-    version="1.5",
-    weights_digest="ab" * 32,
-    demonstration=False,
-    code_table="total_v1_104",
-    structures={2: "kidney_right", 5: "liver"},
+from results_kit import (
+    MODEL,
+    Number,
+    code,
+    comments,
+    empty,
+    groups,
+    items,
+    labels_of,
+    named,
+    numbers,
+    read,
+    results,
+    scan_of,
 )
 
-
-@dataclass(frozen=True, kw_only=True)
-class Number:
-    label: int
-    volume_ml: float = 12.3456
-    mean: float | None = 61.26
-    sd: float | None = 4.04
-    touches_border: bool = False
-
-
-NUMBERS = (Number(label=2), Number(label=5, volume_ml=1.0, touches_border=True))
-
-
-def scan_of(**options: Any) -> Scan:
-    return read_scan(write_series(HU, AFFINE, SeriesOptions(**options)))
-
-
-def labels_of(scan: Scan) -> LabelMap:
-    labels = np.zeros(scan.volume.shape, np.uint8)
-    labels[2:4, 3:6, 4:7] = 2
-    labels[3:7, 6:8, 2:5] = 5
-    return LabelMap(labels=labels, source_digest=scan.digest)
-
-
-def results(
-    scan: Scan | None = None,
-    labels: LabelMap | None = None,
-    model: Model = MODEL,
-    given: Plan | None = None,
-    findings: tuple[str, ...] = (),
-) -> tuple[ResultInstance, ...]:
-    scan = scan or scan_of()
-    labels = labels or labels_of(scan)
-    return encode(prepare(scan), labels, model, NUMBERS, given or plan(), findings)
-
-
-def read(instance: ResultInstance) -> Dataset:
-    return pydicom.dcmread(BytesIO(instance.data))
-
-
-def empty(scan: Scan) -> LabelMap:
-    return LabelMap(labels=np.zeros(scan.volume.shape, np.uint8), source_digest=scan.digest)
-
-
-def code(item: Dataset) -> tuple[str, str]:
-    return item.CodeValue, item.CodingSchemeDesignator
+from dicomnode.demo.series import Subject
+from dicomnode.domain.plans import Predecessor
+from dicomnode.results import encode, prepare
+from dicomnode.results.uids import IMPLEMENTATION_CLASS_UID, series_number
+from dicomnode.scan import LabelMap
 
 
 def test_the_result_set_is_seg_then_sr() -> None:
@@ -140,14 +90,14 @@ def test_frames_hold_the_voxels_and_refer_to_their_slices() -> None:
     seg = read(results(scan, labels)[0])
     frames = seg.pixel_array
     assert seg.NumberOfFrames == 6 == len(frames)
-    for frame, groups in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
-        number = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-        source = groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+    for frame, item in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        number = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        source = item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
         index = scan.sop_instance_uids.index(source)
         expected = labels.labels[index] == {1: 2, 2: 5}[number]
         assert expected.any()
         assert np.array_equal(frame.astype(bool), expected)
-        position = groups.PlanePositionSequence[0].ImagePositionPatient
+        position = item.PlanePositionSequence[0].ImagePositionPatient
         assert [float(value) for value in position] == [
             float(value) for value in scan.sources[index].fields["ImagePositionPatient"]
         ]
@@ -270,18 +220,19 @@ def test_the_report_measures_every_segment() -> None:
         ("Volume", 12.346, "mL", None),
         ("Attenuation Coefficient", 61.3, "[hnsf'U]", "Mean"),
         ("Attenuation Coefficient", 4.0, "[hnsf'U]", "Standard Deviation"),
+        ("Attenuation Coefficient", 60.5, "[hnsf'U]", "Median"),
     ]
 
 
 def test_a_structure_cut_by_the_field_of_view_has_no_volume() -> None:
     _, liver = groups(read(results()[1]))
-    assert [name for name, *_ in numbers(liver)] == ["Attenuation Coefficient"] * 2
+    assert [name for name, *_ in numbers(liver)] == ["Attenuation Coefficient"] * 3
     assert "cut by the field of view" in liver[-1].TextValue
 
 
 def test_a_segment_of_padding_alone_has_no_hounsfield_values() -> None:
     scan = scan_of()
-    given = (Number(label=2, mean=None, sd=None), Number(label=5))
+    given = (Number(label=2, mean=None, sd=None, median=None), Number(label=5))
     sr = encode(prepare(scan), labels_of(scan), MODEL, given, plan())[1]
     assert [name for name, *_ in numbers(groups(read(sr))[0])] == ["Volume"]
 
@@ -309,7 +260,7 @@ def test_a_new_report_names_the_one_it_replaces() -> None:
     predecessor = Predecessor(
         study_uid="1.2.3", series_uid="1.2.4", sop_class_uid="1.2.5", sop_instance_uid="1.2.6"
     )
-    item = read(results(given=plan(predecessor=predecessor))[1]).PredecessorDocumentsSequence[0]
+    item = read(results(given=plan(predecessors=(predecessor,)))[1]).PredecessorDocumentsSequence[0]
     assert item.StudyInstanceUID == "1.2.3"
     series = item.ReferencedSeriesSequence[0]
     assert series.SeriesInstanceUID == "1.2.4"
@@ -344,53 +295,3 @@ def test_series_numbers_are_within_their_range_and_do_not_meet(base: int) -> Non
     assert len(set(found)) == len(found)
     assert min(found) >= base
     assert max(found) < 2**31
-
-
-def items(dataset: Dataset) -> list[Dataset]:
-    """All content items below `dataset`."""
-    found = []
-    for item in dataset.get("ContentSequence", []):
-        found += [item, *items(item)]
-    return found
-
-
-def named(item: Dataset, name: str) -> str | None:
-    """What the item says, if its concept is `name`."""
-    if item.ConceptNameCodeSequence[0].CodeMeaning != name:
-        return None
-    if item.ValueType == "CODE":
-        return str(item.ConceptCodeSequence[0].CodeMeaning)
-    return str(item.get("TextValue", item.ValueType))
-
-
-def comments(dataset: Dataset) -> list[str]:
-    evaluations = dataset.ContentSequence[-1]
-    assert code(evaluations.ConceptNameCodeSequence[0]) == ("C0034375", "UMLS")
-    return [item.TextValue for item in evaluations.ContentSequence]
-
-
-def groups(dataset: Dataset) -> list[list[Dataset]]:
-    return [
-        list(item.ContentSequence) for item in items(dataset) if named(item, "Measurement Group")
-    ]
-
-
-def numbers(group: list[Dataset]) -> list[tuple[str, float, str, str | None]]:
-    found = []
-    for item in group:
-        if item.ValueType == "NUM":
-            value = item.MeasuredValueSequence[0]
-            derivation = [
-                child.ConceptCodeSequence[0].CodeMeaning
-                for child in item.get("ContentSequence", [])
-                if child.ConceptNameCodeSequence[0].CodeValue == codes.DCM.Derivation.value
-            ]
-            found.append(
-                (
-                    item.ConceptNameCodeSequence[0].CodeMeaning,
-                    float(value.NumericValue),
-                    value.MeasurementUnitsCodeSequence[0].CodeValue,
-                    derivation[0] if derivation else None,
-                )
-            )
-    return found
