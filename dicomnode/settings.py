@@ -22,8 +22,8 @@ from dicomnode.domain.assembly import AssemblyPolicy
 from dicomnode.domain.associations import AssociationRules, KnownPeer
 from dicomnode.domain.choosing import ChoosingPolicy
 from dicomnode.domain.content import ContentPolicy
+from dicomnode.domain.destinations import Destination
 from dicomnode.domain.outcomes import Backoff
-from dicomnode.domain.profiles import PROFILES, in_order
 from dicomnode.domain.retrieval import FetchPolicy
 from dicomnode.domain.routing import Rule
 from dicomnode.domain.security import PeerTls, ServerTls, parse_fingerprint
@@ -116,28 +116,6 @@ class Peer(_Section):
     @classmethod
     def _fingerprints(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(parse_fingerprint(text) for text in value)
-
-
-class Destination(_Section):
-    """Where results go."""
-
-    peer: Name
-    profile: Literal["pacs", "modern", "pictures", "rtstruct"] = "pacs"
-    """Which objects it gets."""
-    objects: tuple[str, ...] = ()
-    """The objects themselves; a profile then says nothing."""
-    allow_demo: bool = False
-    """Results of demonstration models may go there although it is not this machine."""
-
-    @field_validator("objects")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return in_order(value) if value else value
-
-    @property
-    def takes(self) -> tuple[str, ...]:
-        """Kinds of objects that it gets, in the order in which they are sent."""
-        return self.objects or PROFILES[self.profile]
 
 
 class Work(_Section):
@@ -399,7 +377,10 @@ def parse(text: str, path: Path) -> Settings:
 def _fault(path: Path, root: yaml.Node | None, item: Any) -> str:
     location = tuple(str(part) for part in item["loc"])
     message = str(item["msg"]).removeprefix("Value error, ")
-    if message.startswith("@"):
+    if message.startswith("@."):  # from a section that does not know its own name
+        key, message = message[2:].split(": ", 1)
+        location += (key,)
+    elif message.startswith("@"):
         key, message = message[1:].split(": ", 1)
         location = tuple(key.split("."))
     location = tuple(part for part in location if not part.startswith("function-"))

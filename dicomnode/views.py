@@ -84,6 +84,21 @@ def print_overview(console: Console, facts: Facts) -> None:
                 "asked": lambda r: _time(r["requested_at"]),
             },
         )
+    if facts["destinations"]:
+        _print(
+            console,
+            "Destinations",
+            facts["destinations"],
+            {
+                "destination": lambda r: r["name"],
+                "waiting": lambda r: str(r["waiting"]),
+                "since": lambda r: _time(r["oldest"]),
+                "away since": lambda r: _time(r["failing_since"]) if r["retry_at"] else "",
+                "next call": lambda r: _time(r["retry_at"]),
+                "reason": lambda r: ": ".join(filter(None, (r["reason"], r["detail"]))),
+                "last success": lambda r: _time(r["seen_at"]),
+            },
+        )
     _print(
         console,
         "Deliveries",

@@ -90,7 +90,7 @@ class Node:
         }
         if to is not None:
             document["peers"]["ARCHIVE"]["port"] = to
-            document["destinations"] = {"archive": {"peer": "ARCHIVE"}}
+            document["destinations"] = {"archive": {"peer": "ARCHIVE", "kind": "mixed"}}
         self.document = merged(document, overrides or {})
         self.write_config()
 

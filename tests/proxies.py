@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from types import TracebackType
 
 HOST = "127.0.0.1"
@@ -16,6 +17,7 @@ class Proxy:
     def __init__(self, to_port: int) -> None:
         self._to = to_port
         self._limit: int | None = None
+        self._rate: float | None = None
         self._passed = 0
         self._changed = threading.Condition()
         self._server = socket.create_server((HOST, 0))
@@ -28,6 +30,11 @@ class Proxy:
         with self._changed:
             self._limit = size
             self._changed.notify_all()
+
+    def throttle(self, bytes_per_second: float) -> None:
+        """Pass so much on to the peer, and take little before it is passed on."""
+        self._rate = bytes_per_second
+        self._server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
 
     def __enter__(self) -> Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -57,9 +64,11 @@ class Proxy:
 
     def _pass(self, source: socket.socket, target: socket.socket, counts: bool) -> None:
         with contextlib.suppress(OSError):  # either side may go at any moment: that is the test
-            while data := source.recv(16384):
+            while data := source.recv(16384 if self._rate is None else 1024):
                 if counts:
                     self._wait_for(len(data), source)
+                    if self._rate is not None:
+                        time.sleep(len(data) / self._rate)
                 target.sendall(data)
         for end in (source, target):
             with contextlib.suppress(OSError):

@@ -187,3 +187,7 @@ class Delivery:
     path: str
     digest: str
     """sha256 of the file when it was recorded."""
+    size: int
+    """Of the file, in bytes."""
+    overridden: bool = False
+    """A person has said that it goes although the archive has another identity."""

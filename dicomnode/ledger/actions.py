@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, case, select
 
 from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.content import CONTENT_HELD
 from dicomnode.domain.lifecycle import HELD, REFUSED
+from dicomnode.domain.subjects import IDENTITY_DIFFERS
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.tables import delivery, event, job, study
 
@@ -35,11 +36,23 @@ def release_study(tx: Transaction, study_uid: str, who: str, reason: str) -> boo
         .scalars()
         .all()
     ):
-        tx.move(delivery, delivery_id, "release", reason=None, due_at=tx.now, updated_at=tx.now)
+        tx.move(
+            delivery,
+            delivery_id,
+            "release",
+            reason=None,
+            overridden=case((delivery.c.reason == IDENTITY_DIFFERS, 1), else_=0),
+            due_at=tx.now,
+            updated_at=tx.now,
+        )
         released = True
     if not released:
         return False
-    settled = (row.hold_reason or CONTENT_HELD, CONTENT_HELD)
+    # It goes on as whose the first copy of its images says.
+    tx.connection.execute(
+        job.update().where(job.c.study_id == row.id).values(identity_revision=row.identity_revision)
+    )
+    settled = (row.hold_reason or CONTENT_HELD, CONTENT_HELD, IDENTITY_DIFFERS)
     _resolve(tx, event.c.study_id == row.id, event.c.code.in_(settled))
     tx.event("STUDY_RELEASED", detail=f"by {who}: {reason}", study=row.id)
     return True

@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, select
+from sqlalchemy import ColumnElement, and_, exists, or_, select
 
 from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.identifiers import InstanceUID, SOPClassUID, TransferSyntaxUID
 from dicomnode.domain.lifecycle import ARRIVED, PENDING, REFUSED, SENDING, SUBSTITUTED
-from dicomnode.domain.outcomes import Done, Outcome, Refuse
+from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
 from dicomnode.domain.records import Delivery
 from dicomnode.ledger import substitution
 from dicomnode.ledger.core import Transaction
-from dicomnode.ledger.tables import delivery, job, result
+from dicomnode.ledger.tables import delivery, job, result, series, study
 
 
 def _due(tx: Transaction, destination: str) -> list[ColumnElement[bool]]:
@@ -42,13 +42,13 @@ def is_due(tx: Transaction, destination: str) -> bool:
 
 
 def claim(tx: Transaction, destination: str) -> Delivery | None:
-    """Take the next delivery to a destination, or return None."""
+    """Take the next delivery to a destination, the most urgent first, or return None."""
     row = tx.connection.execute(
         select(delivery, result, job.c.study_id, delivery.c.id.label("delivery_id"))
         .join(result, result.c.id == delivery.c.result_id)
         .join(job, job.c.id == delivery.c.job_id)
         .where(*_due(tx, destination))
-        .order_by(delivery.c.due_at, delivery.c.job_id, delivery.c.position)
+        .order_by(job.c.urgency, delivery.c.due_at, delivery.c.job_id, delivery.c.position)
         .limit(1)
         .with_for_update(skip_locked=True, key_share=True, of=delivery)
     ).first()
@@ -74,6 +74,8 @@ def claim(tx: Transaction, destination: str) -> Delivery | None:
         transfer_syntax_uid=TransferSyntaxUID(row.transfer_syntax_uid),
         path=row.path,
         digest=row.digest,
+        size=row.size,
+        overridden=bool(row.overridden),
     )
 
 
@@ -88,8 +90,8 @@ def finish(
 ) -> None:
     """Record what an attempt to deliver came to."""
     row = tx.connection.execute(select(delivery).where(delivery.c.id == claimed.id)).one()
-    if not isinstance(outcome, (Done, Refuse)) and tx.now - row.created_at >= give_up_after:
-        outcome = Refuse("GAVE_UP", f"{outcome.code}: {outcome.detail}")
+    if isinstance(outcome, Retry) and tx.now - row.created_at >= give_up_after:
+        outcome = _gave_up(outcome)
     values: dict[str, Any] = {"last_status": status, "updated_at": tx.now}
     changes = substitution.decide(tx, claimed, outcome) if isinstance(outcome, Refuse) else []
     other = changes[0].says if changes else ""
@@ -127,6 +129,93 @@ def finish(
         substitution.apply(tx, claimed, changes)
     elif isinstance(outcome, Done):
         record("DELIVERED_AFTER_CANCEL", ATTENTION)
+
+
+def _gave_up(outcome: Retry) -> Refuse:
+    return Refuse("GAVE_UP", f"{outcome.code}: {outcome.detail}")
+
+
+def wait_for_destination(
+    tx: Transaction, destination: str, outcome: Retry, give_up_after: timedelta
+) -> None:
+    """Say of all that waits why it does; give up what has waited for too long.
+
+    Where there is no association no object is to blame: none of them has had an attempt.
+    """
+    of_destination = (
+        delivery.c.destination == destination,
+        delivery.c.node_id == tx.node_id,
+        delivery.c.state == PENDING,
+    )
+    tx.connection.execute(
+        delivery.update()
+        .where(*of_destination, delivery.c.due_at <= tx.now)
+        .values(reason=outcome.code, detail=outcome.detail)
+    )
+    old = tx.connection.execute(
+        select(delivery, result.c.kind, job.c.study_id)
+        .join(result, result.c.id == delivery.c.result_id)
+        .join(job, job.c.id == delivery.c.job_id)
+        .where(*of_destination, delivery.c.created_at <= tx.now - give_up_after)
+    ).all()
+    refusal = _gave_up(outcome)
+    for row in old:
+        values = {"reason": refusal.code, "detail": refusal.detail, "updated_at": tx.now}
+        if tx.move(delivery, row.id, "refuse", **values):
+            tx.event(
+                "DELIVERY_REFUSED",
+                level=ATTENTION,
+                detail=f"{row.kind} to {destination}: {refusal.code}: {refusal.detail}",
+                study=row.study_id,
+                job=row.job_id,
+                delivery=row.id,
+            )
+
+
+def cancel_outdated(tx: Transaction, destination: str) -> int:
+    """Cancel what waits for a destination and is of an older generation or identity; how many.
+
+    Whoever makes it old has cancelled or held it already, in the same transaction; this is the
+    last look before it goes.
+    """
+    old = (
+        select(job.c.id)
+        .join(series, series.c.id == job.c.series_id)
+        .join(study, study.c.id == job.c.study_id)
+        .where(
+            or_(
+                job.c.generation < series.c.generation,
+                job.c.identity_revision < study.c.identity_revision,
+            )
+        )
+    )
+    return _step_all(
+        tx,
+        "cancel",
+        "SUPERSEDED",
+        delivery.c.destination == destination,
+        delivery.c.node_id == tx.node_id,
+        delivery.c.state == PENDING,
+        delivery.c.job_id.in_(old),
+    )
+
+
+def hold_for(tx: Transaction, claimed: Delivery, outcome: Refuse) -> int:
+    """Hold what waits of a study for one destination until a person has looked; return how many."""
+    of_study = select(job.c.id).where(job.c.study_id == claimed.study_id)
+    held = _step_all(
+        tx,
+        "hold",
+        outcome.code,
+        delivery.c.job_id.in_(of_study),
+        delivery.c.destination == claimed.destination,
+        delivery.c.state.in_((PENDING, SENDING)),
+        delivery.c.overridden == 0,
+    )
+    if held:
+        detail = f"{held} objects for {claimed.destination}: {outcome.detail}"
+        tx.event(outcome.code, level=ATTENTION, detail=detail, study=claimed.study_id)
+    return held
 
 
 def _step_all(tx: Transaction, step: str, reason: str, *where: ColumnElement[bool]) -> int:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, Select, func, select
 from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.associations import AssociationRules
 from dicomnode.domain.lifecycle import FETCHING
-from dicomnode.ledger import strangers
+from dicomnode.ledger import destinations, strangers
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.fetches import LOST_AFTER
 from dicomnode.ledger.presence import SILENT_AFTER
@@ -55,6 +55,7 @@ def overview(tx: Transaction, *, limit: int = 20, rules: AssociationRules | None
             tx,
             _events().where(event.c.level == ATTENTION, event.c.resolved_at.is_(None)).limit(limit),
         ),
+        "destinations": destinations.listing(tx),
         "strangers": [] if rules is None else strangers.listing(tx, rules, limit),
         "studies": _studies(tx, limit),
         "series": _rows(tx, _series().order_by(series.c.last_at.desc()).limit(limit)),

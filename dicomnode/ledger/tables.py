@@ -228,6 +228,7 @@ job = Table(
     _time("created_at"),
     _time("analysed_at", nullable=True),
     _time("updated_at"),
+    _time("late_at", nullable=True),
     UniqueConstraint("series_id", "model_id", "generation"),
     Index("ix_job_state_due_at", "state", "due_at"),
 )
@@ -267,14 +268,33 @@ delivery = Table(
     Column("state", CODE, nullable=False),
     Column("attempt", Integer, nullable=False, default=0),
     _time("due_at"),
+    Column("overridden", Integer, nullable=False, default=0),
     Column("last_status", Integer),
     _text("reason", CODE, default=None),
     _text("detail"),
     _time("created_at"),
     _time("updated_at"),
+    _time("late_at", nullable=True),
     UniqueConstraint("result_id", "destination"),
     Index("ix_delivery_state_destination_due_at", "state", "destination", "due_at"),
     Index("ix_delivery_job_id", "job_id"),
+)
+
+destination = Table(
+    "destination",
+    metadata,
+    _key(),
+    Column("node_id", String(64), ForeignKey("node.id"), nullable=False),
+    Column("name", CODE, nullable=False),
+    Column("failures", Integer, nullable=False, default=0),
+    _time("failing_since", nullable=True),
+    _time("retry_at", nullable=True),
+    _text("reason", CODE, default=None),
+    _text("detail"),
+    Column("last_delivery", Identity),
+    _time("alarmed_at", nullable=True),
+    _time("seen_at", nullable=True),
+    UniqueConstraint("node_id", "name"),
 )
 
 # "fetch" is a reserved word of PostgreSQL.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ from pynetdicom import _config
 
 from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry, classify_store_status
 from dicomnode.domain.security import PeerTls
-from dicomnode.network.requesting import UNCOMPRESSED, Call, ConnectError, Proposal, called
+from dicomnode.network.progress import Pace, Progress, regulate
+from dicomnode.network.requesting import (
+    UNCOMPRESSED,
+    Call,
+    ConnectError,
+    Proposal,
+    called,
+    cut_off,
+)
 from dicomnode.network.sockets import VERIFICATION
 
 __all__ = ["ConnectError", "StorageAssociation", "associate"]
@@ -19,11 +28,32 @@ __all__ = ["ConnectError", "StorageAssociation", "associate"]
 _config.STORE_SEND_CHUNKED_DATASET = True  # files go out in pieces, never read whole or re-encoded
 
 
-class StorageAssociation:
-    """An established association as the requestor."""
+def _never() -> bool:
+    return False
 
-    def __init__(self, association: Any) -> None:
+
+class StorageAssociation:
+    """An established association as the requestor.
+
+    Args:
+        association: of pynetdicom.
+        timeout_seconds: for how long nothing may move.
+        pace: of what is sent.
+        is_stopping: whether the node is to stop; what is under way is then soon cut off.
+    """
+
+    def __init__(
+        self,
+        association: Any,
+        timeout_seconds: float,
+        pace: Pace,
+        is_stopping: Callable[[], bool],
+    ) -> None:
         self._association = association
+        self._timeout_seconds = timeout_seconds
+        self._is_stopping = is_stopping
+        self._progress: Progress | None = None
+        regulate(association, pace, lambda: self._progress)
 
     @property
     def is_alive(self) -> bool:
@@ -37,8 +67,20 @@ class StorageAssociation:
             for context in self._association.accepted_contexts
         )
 
-    def store(self, path: Path, sop_class: str, transfer_syntax: str) -> tuple[Outcome, int | None]:
+    def store(
+        self,
+        path: Path,
+        sop_class: str,
+        transfer_syntax: str,
+        patience_seconds: float | None = None,
+    ) -> tuple[Outcome, int | None]:
         """Send a DICOM file as it is.
+
+        Args:
+            path: the file.
+            sop_class: its SOP Class.
+            transfer_syntax: its transfer syntax.
+            patience_seconds: for how long nothing may move, if not for the association's time.
 
         Returns:
             What it came to, and the status of the response if there was one.
@@ -49,7 +91,8 @@ class StorageAssociation:
                 None,
             )
         try:
-            status = self._association.send_c_store(path)
+            with self._watched(patience_seconds or self._timeout_seconds):
+                status = self._association.send_c_store(path)
         except RuntimeError as error:
             return Retry(
                 "ABORTED", f"the association ended before the object was sent: {error}"
@@ -57,6 +100,24 @@ class StorageAssociation:
         if "Status" not in status:
             return Retry("NO_RESPONSE", "the association ended without an answer"), None
         return classify_store_status(status.Status), int(status.Status)
+
+    @contextmanager
+    def _watched(self, patience_seconds: float) -> Iterator[None]:
+        """Wait as long as something moves, instead of for so long in all."""
+        association = self._association
+        self._progress = Progress(association, patience_seconds, self._is_stopping)
+        connection = association.dul.socket
+        association.dimse_timeout = None
+        association.network_timeout = None
+        _limit(connection, None)
+        try:
+            with cut_off(association, self._progress.is_over):
+                yield
+        finally:
+            self._progress = None
+            association.dimse_timeout = self._timeout_seconds
+            association.network_timeout = self._timeout_seconds
+            _limit(connection, self._timeout_seconds)
 
     def echo(self) -> Outcome:
         """Ask for Verification."""
@@ -66,6 +127,11 @@ class StorageAssociation:
         if status.Status != 0x0000:
             return Refuse(f"STATUS_{status.Status:04X}", "C-ECHO failed")
         return Done()
+
+
+def _limit(connection: Any, seconds: float | None) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # the association may have ended
+        connection.socket.settimeout(seconds)
 
 
 @contextmanager
@@ -78,6 +144,8 @@ def associate(
     contexts: Iterable[tuple[str, str]],
     timeout_seconds: float,
     tls: PeerTls | None = None,
+    pace: Pace | None = None,
+    is_stopping: Callable[[], bool] = _never,
 ) -> Iterator[StorageAssociation]:
     """Open an association, and release it at the end of the block.
 
@@ -85,6 +153,8 @@ def associate(
         contexts: (abstract syntax, transfer syntax) pairs to propose, each as a Presentation
             Context of its own; Verification is always proposed beside them.
         tls: connect with TLS, so.
+        pace: of what is sent; none: as fast as it goes.
+        is_stopping: whether the node is to stop.
 
     Raises:
         ConnectError: no association came about.
@@ -104,4 +174,4 @@ def associate(
     # With this the association comes about even where every storage class is refused.
     proposals.append(Proposal(abstract_syntax=VERIFICATION, transfer_syntaxes=UNCOMPRESSED))
     with called(call, proposals) as association:
-        yield StorageAssociation(association)
+        yield StorageAssociation(association, timeout_seconds, pace or Pace(None), is_stopping)

@@ -10,21 +10,35 @@ import hashlib
 import logging
 import random
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from dicomnode.deflating import transcode, transfer_syntaxes
+from dicomnode.domain.destinations import may_go
+from dicomnode.domain.health import patience
+from dicomnode.domain.identifiers import TransferSyntaxUID
 from dicomnode.domain.outcomes import Outcome, Refuse, Retry
 from dicomnode.domain.records import Delivery
+from dicomnode.domain.subjects import IDENTITY_DIFFERS, Subject, differences
 from dicomnode.errors import LedgerError
-from dicomnode.ledger import deliveries, substitution
+from dicomnode.instances import UnreadableError
+from dicomnode.instances.subjects import read_subject
+from dicomnode.ledger import deliveries, destinations, substitution
+from dicomnode.network.progress import Pace
+from dicomnode.network.query import find_study
 from dicomnode.network.scu import ConnectError, StorageAssociation, associate
 from dicomnode.services.common import Context, beat_until_stopped, role
+from dicomnode.services.peers import call_of
 from dicomnode.settings import Settings
 
 log = logging.getLogger(__name__)
 
 NAME = "send"
 IDLE_SECONDS = 0.5
+LATE_EVERY_SECONDS = 10.0
 MAX_CONTEXTS = 127
 
 
@@ -35,64 +49,172 @@ class Sender:
         self._context = context
         self._settings = context.settings
         self._destination = destination
+        self._terms = context.settings.destinations[destination]
         self._peer = context.settings.peer_of(destination)
+        self._pace = Pace(self._terms.max_mbit_per_second)
 
     def run_until_stopped(self) -> None:
         """Send until the role is to stop."""
+        look_at = 0.0
         while not self._context.stop.is_set():
             try:
-                with self._context.ledger.transaction() as tx:
-                    due = deliveries.is_due(tx, self._destination)
-                if due:
-                    self._send_due()
+                self.send_due()
+                if time.monotonic() >= look_at:
+                    self.call_late()
+                    look_at = time.monotonic() + LATE_EVERY_SECONDS
             except LedgerError:
                 log.exception("LEDGER_UNAVAILABLE")
             self._context.stop.wait(IDLE_SECONDS)
 
-    def _send_due(self) -> None:
-        """Open an association and send until nothing is due or it ends."""
+    def send_due(self) -> None:
+        """Send what is due, over one association, if the destination may be called now."""
+        name = self._destination
         with self._context.ledger.transaction() as tx:
-            contexts = substitution.contexts(tx, self._destination)[:MAX_CONTEXTS]
+            if not self._terms.is_open(tx.now.astimezone()):
+                return
+            if not (destinations.may_be_called(tx, name) and deliveries.is_due(tx, name)):
+                return
+            deliveries.cancel_outdated(tx, name)
+            contexts = [
+                (sop_class, syntax)
+                for sop_class, stored in substitution.contexts(tx, name)
+                for syntax in transfer_syntaxes(sop_class, stored)
+            ]
         try:
             with associate(
                 calling_ae=self._settings.node.ae_title,
                 called_ae=self._peer.ae_title,
                 host=self._peer.host,
                 port=self._peer.port or 104,
-                contexts=contexts,
+                contexts=list(dict.fromkeys(contexts))[:MAX_CONTEXTS],
                 timeout_seconds=self._settings.send.timeout_seconds,
                 tls=self._peer.tls,
+                pace=self._pace,
+                is_stopping=self._context.stop.is_set,
             ) as association:
-                while association.is_alive and not self._context.stop.is_set():
-                    delivery = self._claim()
-                    if delivery is None:
-                        return
-                    self._send(association, delivery)
+                self._send_over(association)
         except ConnectError as error:
-            self._postpone(Retry(error.code, error.detail))
+            self._stay_away(Retry(error.code, error.detail))
+
+    def _send_over(self, association: StorageAssociation) -> None:
+        same: set[int] = set()
+        while association.is_alive and not self._context.stop.is_set():
+            delivery = self._claim()
+            if delivery is None:
+                return
+            hindrance = self._hindrance(delivery, same)
+            if isinstance(hindrance, Refuse) and hindrance.code == IDENTITY_DIFFERS:
+                with self._context.ledger.transaction() as tx:
+                    deliveries.hold_for(tx, delivery, hindrance)
+            elif hindrance is not None:
+                self._finish(delivery, hindrance, None, counts=False)
+            else:
+                outcome, status = self._store(association, delivery)
+                self._finish(delivery, outcome, status)
 
     def _claim(self) -> Delivery | None:
         with self._context.ledger.transaction() as tx:
+            if not self._terms.is_open(tx.now.astimezone()):
+                return None
+            if not destinations.may_be_called(tx, self._destination):
+                return None
             return deliveries.claim(tx, self._destination)
 
-    def _send(self, association: StorageAssociation, delivery: Delivery) -> None:
+    def _hindrance(self, delivery: Delivery, same: set[int]) -> Refuse | Retry | None:
+        """Say why an object may not go, or not now; None if it may.
+
+        Args:
+            delivery: of the object.
+            same: studies whose identity was compared over this association.
+        """
         path = self._context.spool.path(delivery.path)
-        outcome: Outcome
         fault = _fault(path, delivery.digest)
-        if fault is None:
-            outcome, status = association.store(
-                path, delivery.sop_class_uid, delivery.transfer_syntax_uid
+        if fault is not None:
+            return fault
+        try:
+            subject = read_subject(path)
+        except UnreadableError as error:
+            return Refuse("BYTES_CHANGED", str(error))
+        refusal = may_go(self._terms.kind, is_deidentified=subject.is_deidentified)
+        if refusal is not None:
+            return refusal
+        asks = self._peer.query and self._terms.compare_identity and not delivery.overridden
+        if not asks or delivery.study_id in same:
+            return None
+        differs = self._compare(subject)
+        if differs is None:
+            same.add(delivery.study_id)
+        return differs
+
+    def _compare(self, subject: Subject) -> Refuse | Retry | None:
+        """Ask the destination whose the study is: merges and corrections happen while jobs wait."""
+        found = find_study(call_of(self._settings, self._peer), subject.study_uid, identity=True)
+        if isinstance(found, Refuse | Retry):
+            return Retry("IDENTITY_NOT_COMPARED", f"{found.code}: {found.detail}")
+        if found is None:
+            return None
+        different = differences(subject, found)
+        if different:
+            return Refuse(IDENTITY_DIFFERS, f"the archive has another {' and '.join(different)}")
+        return None
+
+    def _store(
+        self, association: StorageAssociation, delivery: Delivery
+    ) -> tuple[Outcome, int | None]:
+        stored = delivery.transfer_syntax_uid
+        syntax = next(
+            (
+                one
+                for one in transfer_syntaxes(delivery.sop_class_uid, stored)
+                if association.takes(delivery.sop_class_uid, one)
+            ),
+            stored,
+        )
+        with self._encoded(delivery, syntax) as path:
+            return association.store(
+                path,
+                delivery.sop_class_uid,
+                syntax,
+                patience(self._settings.send.timeout_seconds, delivery.attempt),
             )
-        else:
-            outcome, status = fault, None
-        self._finish(delivery, outcome, status)
 
-    def _postpone(self, outcome: Retry) -> None:
-        """Without an association everything that is due waits; no object is to blame."""
-        while (delivery := self._claim()) is not None:
-            self._finish(delivery, outcome, None)
+    @contextmanager
+    def _encoded(self, delivery: Delivery, syntax: TransferSyntaxUID) -> Iterator[Path]:
+        """Give the file in a transfer syntax; rewritten where it is stored in another one."""
+        path = self._context.spool.path(delivery.path)
+        if syntax == delivery.transfer_syntax_uid:
+            yield path
+            return
+        rewritten = self._context.spool.tmp / f"{delivery.id}.dcm"
+        try:
+            transcode(path, rewritten, syntax)
+            yield rewritten
+        finally:
+            rewritten.unlink(missing_ok=True)
 
-    def _finish(self, delivery: Delivery, outcome: Outcome, status: int | None) -> None:
+    def _stay_away(self, outcome: Retry) -> None:
+        """Without an association everything waits, and no object is to blame."""
+        with self._context.ledger.transaction() as tx:
+            destinations.note(
+                tx, self._destination, outcome, None, self._settings.send.retry, _jitter()
+            )
+            deliveries.wait_for_destination(tx, self._destination, outcome, self._give_up_after)
+
+    @property
+    def _give_up_after(self) -> timedelta:
+        return timedelta(days=self._settings.send.give_up_after_days)
+
+    def _finish(
+        self, delivery: Delivery, outcome: Outcome, status: int | None, *, counts: bool = True
+    ) -> None:
+        """Record an attempt.
+
+        Args:
+            delivery: whose.
+            outcome: what it came to.
+            status: of the response.
+            counts: whether it says something of the destination.
+        """
         retry = self._settings.send.retry
         with self._context.ledger.transaction() as tx:
             deliveries.finish(
@@ -100,9 +222,11 @@ class Sender:
                 delivery,
                 outcome,
                 status=status,
-                wait=retry.after(delivery.attempt, random.random()),  # noqa: S311 - no secret
-                give_up_after=timedelta(days=self._settings.send.give_up_after_days),
+                wait=retry.after(delivery.attempt, _jitter()),
+                give_up_after=self._give_up_after,
             )
+            if counts or isinstance(outcome, Retry):
+                destinations.note(tx, self._destination, outcome, delivery.id, retry, _jitter())
         log.info(
             "DELIVERY_ENDED",
             extra={
@@ -116,6 +240,18 @@ class Sender:
                 }
             },
         )
+
+    def call_late(self) -> None:
+        """Call a person for what has not arrived in time."""
+        within = self._terms.deliver_within_minutes
+        if within is None:
+            return
+        with self._context.ledger.transaction() as tx:
+            destinations.call_late(tx, self._destination, timedelta(minutes=within))
+
+
+def _jitter() -> float:
+    return random.random()  # noqa: S311 - no secret
 
 
 def _fault(path: Path, digest: str) -> Refuse | None:

@@ -304,11 +304,19 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
         ),
         (
             PEERS + "  x: {peer: PACS, profil: pacs}",
-            "5: destinations.x.profil: unknown key; known here: allow_demo, objects, peer, profile",
+            "5: destinations.x.profil: unknown key; known here: allow_demo, compare_identity,",
         ),
         (
             PEERS + "  x: {peer: PACS, objects: [seg, pdf]}",
             "5: destinations.x.objects: unknown object 'pdf'; known are seg, labelmap, rtstruct, ",
+        ),
+        (
+            PEERS + "  x: {peer: PACS, window: 20-6}",
+            "5: destinations.x.window: expected two times of day, as in 20:00-06:00",
+        ),
+        (
+            PEERS + "  x: {peer: PACS, max_mbit_per_second: 0}",
+            "5: destinations.x.max_mbit_per_second: must be more than 0 and at most 1e+06",
         ),
         (
             "assembly:\n  quiet: 1",

@@ -18,6 +18,7 @@ NOTHING: dict[str, Any] = {
     "studies": [],
     "series": [],
     "jobs": [],
+    "destinations": [],
     "deliveries": [],
     "fetches": [],
 }
@@ -84,6 +85,17 @@ FETCH = {
     "detail": "",
     "requested_at": AT,
 }
+AWAY = {
+    "name": "archive",
+    "waiting": 12,
+    "oldest": AT,
+    "failures": 3,
+    "failing_since": AT,
+    "retry_at": AT,
+    "reason": "STATUS_A700",
+    "detail": "full",
+    "seen_at": None,
+}
 EVENT = {
     "id": 11,
     "at": AT,
@@ -129,6 +141,7 @@ def test_nothing_is_said_as_nothing() -> None:
             {"deliveries": [DELIVERY]},
             ["PREVIEW in place of SEG", "NO_CONNECTION: the peer cannot"],
         ),
+        ({"destinations": [AWAY]}, ["archive", "12", "STATUS_A700: full", "last success"]),
         ({"fetches": [FETCH]}, ["PACS", "MOVE", "somebody", "FETCHING", "3 of 7, 1 failed"]),
         ({"fetches": [FETCH | {"silent": True, "expected": None}]}, ["SILENT", "3, 1 failed"]),
         ({"attention": [EVENT]}, ["1 things need attention", "TWO_PATIENTS  held  1.2"]),

@@ -1,0 +1,114 @@
+"""Where results go, and when: what the configuration says of a destination, and what follows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, time
+from typing import ClassVar, Literal
+
+from dicomnode.domain.outcomes import Refuse
+from dicomnode.domain.profiles import PROFILES, in_order
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of every day; it may go past midnight."""
+
+    start: time
+    end: time
+
+    def contains(self, local: time) -> bool:
+        """Whether a time of day lies in it; its end does not."""
+        if self.start < self.end:
+            return self.start <= local < self.end
+        return local >= self.start or local < self.end
+
+
+def parse_window(text: str) -> Window:
+    """Return the window that a text such as `20:00-06:00` means.
+
+    Raises:
+        ValueError: it means none.
+    """
+    found = re.fullmatch(r"(\d{1,2}):(\d\d)\s*-\s*(\d{1,2}):(\d\d)", text.strip())
+    if found is None:
+        raise ValueError("expected two times of day, as in 20:00-06:00")
+    hours, minutes, until_hours, until_minutes = map(int, found.groups())
+    try:
+        window = Window(time(hours, minutes), time(until_hours, until_minutes))
+    except ValueError as error:
+        raise ValueError(f"no time of day: {error}") from error
+    if window.start == window.end:
+        raise ValueError("a window begins and ends at different times; leave it out for all day")
+    return window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where results go."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    peer: str
+    profile: Literal["pacs", "modern", "pictures", "rtstruct"] = "pacs"
+    """Which objects it gets."""
+    objects: tuple[str, ...] = ()
+    """The objects themselves; a profile then says nothing."""
+    kind: Literal["clinical", "research", "mixed"] = "clinical"
+    """clinical: never gets what is de-identified; research: nothing else; mixed: both."""
+    allow_demo: bool = False
+    """Results of demonstration models may go there although it is not this machine."""
+    compare_identity: bool = True
+    """Ask whose the study is before sending, where its peer may be asked."""
+    window: str | None = None
+    """Hours of the day in which it is sent to, in this machine's time; None: all day."""
+    max_mbit_per_second: float | None = None
+    deliver_within_minutes: float | None = None
+    """After the last image of the series; what is later needs attention."""
+
+    def __post_init__(self) -> None:
+        if self.objects:
+            _told("objects", in_order, self.objects)
+        if self.window is not None:
+            _told("window", parse_window, self.window)
+        for name, most in (("max_mbit_per_second", 1e6), ("deliver_within_minutes", 1e5)):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= most:
+                raise ValueError(f"@.{name}: must be more than 0 and at most {most:g}")
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Kinds of objects that it gets, in the order in which they are sent."""
+        return in_order(self.objects) if self.objects else PROFILES[self.profile]
+
+    def is_open(self, now: datetime) -> bool:
+        """Whether it may be sent to now.
+
+        Args:
+            now: in the time zone in which the window is meant.
+        """
+        return self.window is None or parse_window(self.window).contains(now.time())
+
+
+def _told(key: str, check: object, value: object) -> None:
+    try:
+        check(value)  # type: ignore[operator]
+    except ValueError as error:
+        raise ValueError(f"@.{key}: {error}") from error
+
+
+def may_go(kind: str, *, is_deidentified: bool) -> Refuse | None:
+    """Say why a result may not go to a destination of a kind, or None if it may.
+
+    Args:
+        kind: clinical, research, or mixed, which takes both.
+        is_deidentified: Patient Identity Removed (0012,0062) is YES (PS3.3 C.7.1.1).
+    """
+    if kind == "clinical" and is_deidentified:
+        detail = "the images are de-identified, and the destination is clinical"
+        return Refuse("DEIDENTIFIED_TO_CLINICAL", detail)
+    if kind == "research" and not is_deidentified:
+        detail = "the images are not de-identified, and the destination is for research"
+        return Refuse("IDENTIFIED_TO_RESEARCH", detail)
+    return None
