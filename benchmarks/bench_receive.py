@@ -131,7 +131,7 @@ def _send(folder: Path, program: str, count: int, port: int, title: str) -> floa
         )
         for part in parts
     ]
-    codes = [sender.wait(600) for sender in senders]
+    codes = [sender.wait() for sender in senders]
     seconds = time.perf_counter() - started
     if any(codes):
         raise RuntimeError(f"{program} to {title}: {codes}")

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from pathlib import Path
 
 from dicomnode.domain.identifiers import InstanceUID, SeriesUID, StudyUID, parse_uid
 from dicomnode.errors import DicomnodeError
+
+PLACES = 32
+"""How many names for what arrives are made in advance."""
 
 
 class RoleIsRunningError(DicomnodeError):
@@ -43,6 +47,9 @@ class Spool:
         self.instances = root / "instances"
         self.results = root / "results"
         self.quarantine = root / "quarantine"
+        self._lock = threading.Lock()
+        self._places: list[Path] = []
+        self._is_making_places = False
 
     def create(self) -> None:
         """Make the folders that are missing, for their owner only."""
@@ -84,6 +91,40 @@ class Spool:
     def path(self, relative: str) -> Path:
         """Return the place of a path that the ledger knows."""
         return self.root / relative
+
+    def take_place(self) -> Path:
+        """Return an empty file whose name is on disk already: its bytes alone need to be synced.
+
+        The names are made in advance, several for one synchronisation of their folder, and by a
+        thread of its own: a peer waits for that only if it is faster.
+        """
+        with self._lock:
+            place = self._places.pop() if self._places else None
+            if len(self._places) < PLACES and not self._is_making_places:
+                self._is_making_places = True
+                threading.Thread(target=self._make_places, daemon=True).start()
+        return place or self._make_place()
+
+    def _make_places(self) -> None:
+        try:
+            made = [self._make_place(synced=False) for _ in range(PLACES)]
+            _sync_folder(self.tmp)
+        except OSError:
+            made = []  # who takes a place next makes it himself, and hears why that cannot be
+        with self._lock:
+            self._places = made + self._places
+            self._is_making_places = False
+
+    def _make_place(self, *, synced: bool = True) -> Path:
+        path = self.tmp / uuid.uuid4().hex
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        if synced:
+            _sync_folder(self.tmp)
+        return path
+
+    def unfinished(self) -> list[Path]:
+        """Return what a dead writer of this role left."""
+        return sorted(self.tmp.iterdir())
 
     def write_tmp(self, chunks: Iterable[bytes]) -> Path:
         """Write a temporary file and synchronise it."""

@@ -62,6 +62,9 @@ class FolderArchive:
         """A data set begins."""
         return _Arrival(self, request)
 
+    def settle(self) -> None:
+        """What was stored is in its folder."""
+
     def close(self, outcome: Outcome) -> None:
         """An archive of this size keeps no record of associations."""
 

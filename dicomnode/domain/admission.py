@@ -76,6 +76,9 @@ TOO_LARGE = _decision(
 )
 
 
+STORED = _decision(SUCCESS, Fate.STORE, "STORED", INFO, "")
+
+
 def unparseable(detail: str) -> Decision:
     """The data set cannot be read, or its UIDs are missing or malformed."""
     return _decision(CANNOT_UNDERSTAND, Fate.QUARANTINE, "CANNOT_UNDERSTAND", ATTENTION, detail)
@@ -99,7 +102,7 @@ def decide(
         header: what the data set says.
         request_sop_class_uid: Affected SOP Class UID of the C-STORE request.
         request_sop_instance_uid: Affected SOP Instance UID of the C-STORE request.
-        digest: sha256 of the data set's bytes.
+        digest: BLAKE3 of the data set's bytes.
         known: what is stored under this SOP Instance UID, if anything is.
         study_patient: whose the study is by what came before, if anything came.
         is_own_result: the SOP Instance UID is one of a result of this node.
@@ -141,7 +144,7 @@ def decide(
             "one Study Instance UID came with two patients; the study is held",
             hold_study=True,
         )
-    return _decision(SUCCESS, Fate.STORE, "STORED", INFO, "")
+    return STORED
 
 
 def needs_decoding(header: Header, digest: str, known: StoredInstance | None) -> bool:

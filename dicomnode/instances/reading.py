@@ -7,7 +7,6 @@ is plain; pydicom reads what is not, from the file, once the bytes are all there
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import zlib
 from collections import OrderedDict
@@ -18,6 +17,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
+from blake3 import blake3
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
@@ -143,12 +143,17 @@ class HeaderReader:
         self._scanner = Scanner(explicit=not syntax.is_implicit_VR)
         self._scanner.gave_up = not syntax.is_little_endian
         self._scanned = 0
-        self._as_it_came = hashlib.sha256()
-        self._outside = hashlib.sha256() if deflated else self._as_it_came
-        self._pixels = hashlib.sha256()
+        self._as_it_came = blake3()
+        self._outside = blake3() if deflated else self._as_it_came
+        self._pixels = blake3()
         self._pixels_to_come = 0
         self._fields: tuple[SeriesFields, InstanceFields] | None = None
         self._fault: UnreadableError | None = None
+
+    @property
+    def sop_instance_uid(self) -> str | None:
+        """The SOP Instance UID, once it has come in a plain data set."""
+        return None if self._fields is None else self._fields[1]["sop_instance_uid"]
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes."""
@@ -216,7 +221,7 @@ class HeaderReader:
             return self._as_it_came.hexdigest()
         # The pixels are hashed once for both digests.
         both = self._as_it_came.digest() + self._pixels.digest()
-        return hashlib.sha256(both).hexdigest()
+        return blake3(both).hexdigest()
 
     def _finish_slowly(self, again: Callable[[], BinaryIO]) -> tuple[Header, str]:
         with again() as stream, _inflated(stream, self._inflater is not None) as plain:
@@ -381,7 +386,7 @@ def _hash_pixels(stream: BinaryIO, syntax: UID) -> str:
     Raises:
         UnreadableError: the element is longer than the data set.
     """
-    found = hashlib.sha256()
+    found = blake3()
     head = stream.read(8)
     if len(head) < 8:
         return found.hexdigest()

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 LOCK_SECONDS = 30.0
 """How long a connection waits for SQLite's lock."""
 
+_ONLY_READS = "dicomnode_only_reads"
+
 Clock = Callable[[], datetime]
 
 
@@ -182,6 +184,19 @@ class Ledger:
             raise LedgerError(f"ledger: {type(error).__name__}: {_first_line(error)}") from error
         tx.committed()
 
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open a connection for one statement that only reads; it waits for nobody's transaction.
+
+        Raises:
+            LedgerError: the database cannot be used.
+        """
+        try:
+            with self.engine.connect().execution_options(**{_ONLY_READS: True}) as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise LedgerError(f"ledger: {type(error).__name__}: {_first_line(error)}") from error
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -230,6 +245,8 @@ def _engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
+        if connection.get_execution_options().get(_ONLY_READS):
+            return
         # A deferred transaction that reads first and writes later can fail for good with
         # SQLITE_BUSY; one that takes the write lock at once waits its turn.
         connection.execute(text("BEGIN IMMEDIATE"))

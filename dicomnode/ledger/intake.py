@@ -29,7 +29,7 @@ from dicomnode.domain.lifecycle import ARRIVED, DONE, HELD, LIVES, OPEN
 from dicomnode.domain.records import RETENTION_EXPIRED, Header, StoredInstance
 from dicomnode.errors import LedgerError
 from dicomnode.ledger import deliveries
-from dicomnode.ledger.core import Transaction
+from dicomnode.ledger.core import Ledger, Transaction
 from dicomnode.ledger.tables import (
     association,
     delivery,
@@ -200,6 +200,24 @@ _ARRIVE = LIVES[study.name]["arrive"]
 _STUDY_CAME = _HELD_CAME.where(
     or_(*(study.c.state == source for source in sorted(_ARRIVE.sources)))
 ).values(state=_ARRIVE.target, closed_at=None)
+
+
+_HEARD_OF = union_all(
+    *(
+        select(table.c.id).where(table.c.sop_instance_uid == bindparam("uid"))
+        for table in (instance, result, rejection)
+    )
+)
+
+
+def is_unheard_of(ledger: Ledger, sop_instance_uid: str) -> bool:
+    """Whether nothing is known of an instance: not stored, no result, not named by a note.
+
+    Raises:
+        LedgerError: the ledger cannot be asked.
+    """
+    with ledger.reading() as connection:
+        return connection.execute(_HEARD_OF, {"uid": sop_instance_uid}).first() is None
 
 
 def known(tx: Transaction, header: Header) -> Known:

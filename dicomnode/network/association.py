@@ -74,6 +74,9 @@ class Session(Protocol):
     def store(self, request: StoreRequest) -> Sink:
         """A data set begins."""
 
+    def settle(self) -> None:
+        """The peer asks for the association's release, which is about to be confirmed."""
+
     def close(self, outcome: Outcome) -> None:
         """The association ended."""
 
@@ -238,6 +241,7 @@ class AcceptedConnection:
         if pdu.kind == pdus.P_DATA:
             self._data(pdu.body, session)
         elif pdu.kind == pdus.RELEASE_RQ and len(pdu.body) == pdus.RELEASE_BYTES:
+            session.settle()
             self._wire.write(pdus.encode_release_reply())
             self._lingers = True
             raise _End(Outcome.RELEASED)

@@ -28,9 +28,13 @@ from dicomnode.services.messages import (
     ABORT,
     AcceptorPlan,
     Ask,
+    Expect,
+    Expected,
     GoneError,
     Leave,
     Message,
+    Store,
+    Stored,
     Welcome,
 )
 from dicomnode.spool import Spool
@@ -43,11 +47,32 @@ class DeskLine:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
+        self._is_expecting = False
 
     def ask(self, message: Message) -> Any:
         """Say something and wait for the reply."""
+        self.is_new()  # an answer that nobody has waited for
         messages.send(self._channel, message)
         return messages.receive(self._channel)
+
+    def expect(self, sop_instance_uid: str) -> bool:
+        """Say that an instance is coming."""
+        self.is_new()
+        messages.send(self._channel, Expect(sop_instance_uid))
+        self._is_expecting = True
+        return True
+
+    def is_new(self) -> bool:
+        """Wait for what was asked with `expect`; False where nothing was."""
+        if not self._is_expecting:
+            return False
+        self._is_expecting = False
+        reply: Expected = messages.receive(self._channel)
+        return reply.is_new
+
+    def stored(self, store: Store) -> None:
+        """Say that a new instance is sealed."""
+        messages.send(self._channel, Stored(store))
 
     def leave(self, outcome: Outcome) -> None:
         """Say that the association has ended."""
@@ -83,7 +108,7 @@ class Entrance:
             line.close()
             raise GoneError from error
         if isinstance(answer, Welcome):
-            return Sender(self._house, line, request.calling_ae)
+            return Sender(self._house, line, request.calling_ae, answer.association_id)
         line.close()
         return answer
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import logging
 import os
-import uuid
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from dicomnode.domain import admission
 from dicomnode.domain.admission import Decision, Fate
 from dicomnode.domain.records import Header
-from dicomnode.instances import Headers, UnreadableError, file_prefix, same_pixels
+from dicomnode.instances import Headers, UnreadableError, file_prefix, same_pixels, seals
+from dicomnode.instances.seals import Seal
 from dicomnode.network.association import Answer, Outcome, StoreRequest
-from dicomnode.services.messages import Compare, GoneError, Line, Note, Store
+from dicomnode.services.messages import Compare, GoneError, Line, Note, Settle, Store
 from dicomnode.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -41,14 +42,24 @@ class House:
 class Sender:
     """An established association, with its own line to the desk."""
 
-    def __init__(self, house: House, desk: Line, calling_ae: str) -> None:
+    def __init__(
+        self, house: House, desk: Line, calling_ae: str, association_id: int | None = None
+    ) -> None:
         self._house = house
         self._desk = desk
         self._calling_ae = calling_ae
+        self._association_id = association_id
 
     def store(self, request: StoreRequest) -> ArrivingInstance:
         """A data set begins."""
-        return ArrivingInstance(self._house, self._desk, request, self._calling_ae)
+        return ArrivingInstance(
+            self._house, self._desk, request, self._calling_ae, self._association_id
+        )
+
+    def settle(self) -> None:
+        """Have the rows written of what was stored: whoever sees the association end finds them."""
+        with suppress(GoneError):
+            self._desk.ask(Settle())
 
     def close(self, outcome: Outcome) -> None:
         """The association ended."""
@@ -58,13 +69,23 @@ class Sender:
 class ArrivingInstance:
     """One C-STORE request: its data set goes to a file; then the receive role decides."""
 
-    def __init__(self, house: House, desk: Line, request: StoreRequest, calling_ae: str) -> None:
+    def __init__(
+        self,
+        house: House,
+        desk: Line,
+        request: StoreRequest,
+        calling_ae: str,
+        association_id: int | None,
+    ) -> None:
         self._house = house
         self._desk = desk
         self._request = request
         self._calling_ae = calling_ae
+        self._association_id = association_id
+        self._was_asked = False
+        self._is_expected = False
         self._reader = house.headers.begin(request.transfer_syntax_uid)
-        self._tmp = house.spool.tmp / uuid.uuid4().hex
+        self._tmp = house.spool.tmp
         self._prefix = _prefix(request)
         self._block = bytearray()
         self._size = 0
@@ -74,7 +95,8 @@ class ArrivingInstance:
             if house.spool.free_bytes() < house.min_free_bytes:
                 self._refusal = admission.NO_SPACE
             else:
-                self._file = os.open(self._tmp, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+                self._tmp = house.spool.take_place()
+                self._file = os.open(self._tmp, os.O_RDWR)
                 self._write(self._prefix)
         except OSError:
             self._refuse(admission.NO_LEDGER)
@@ -96,9 +118,13 @@ class ArrivingInstance:
                 self._block += fragment
                 if len(self._block) >= BLOCK:
                     self._take_block()
+            if not self._was_asked:
+                self._expect()
         except OSError:
             self._refuse(admission.NO_LEDGER)
             log.exception("STORAGE_FAILED")
+        except GoneError:
+            self._refuse(admission.NO_LEDGER)
         return True
 
     def finish(self) -> Answer:
@@ -130,9 +156,12 @@ class ArrivingInstance:
     def discard(self) -> None:
         """Leave nothing behind; what was published has another name by now."""
         if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+            self._let_go()
             self._tmp.unlink(missing_ok=True)
+
+    def _let_go(self) -> None:
+        os.close(self._file)
+        self._file = -1
 
     def _finish(self) -> Decision:
         if self._refusal is None:
@@ -143,7 +172,6 @@ class ArrivingInstance:
             header, digest = self._reader.finish(self._again)
         except UnreadableError as error:
             return self._set_aside(None, admission.unparseable(str(error)))
-        os.fdatasync(self._file)
         store = Store(
             header=header,
             sop_class_uid=self._request.sop_class_uid,
@@ -152,6 +180,16 @@ class ArrivingInstance:
             size=self._size,
             tmp=self._tmp.name,
         )
+        self._expect()
+        if self._is_expected and self._is_plain(header):
+            self._seal(digest)
+            os.fdatasync(self._file)
+            if self._desk.is_new():
+                self._desk.stored(store)
+                self._let_go()
+                return admission.STORED
+        else:
+            os.fdatasync(self._file)
         answer: Decision | Compare = self._desk.ask(store)
         if isinstance(answer, Compare):
             same = same_pixels(self._tmp, self._house.spool.path(answer.path))
@@ -161,6 +199,27 @@ class ArrivingInstance:
         if decision.fate is Fate.QUARANTINE:
             return self._set_aside(header, decision)
         return decision
+
+    def _expect(self) -> None:
+        """Ask whether it is a new one, as soon as its data set has said what it is."""
+        uid = None if self._was_asked else self._reader.sop_instance_uid
+        if uid is not None:
+            self._was_asked = True
+            self._is_expected = self._desk.expect(uid)
+
+    def _is_plain(self, header: Header) -> bool:
+        """Whether a new one like it is stored whatever else the ledger knows."""
+        return (
+            header.sop_instance_uid == self._request.sop_instance_uid
+            and header.sop_class_uid == self._request.sop_class_uid
+            and header.rejection is None
+            and bool(self._prefix)
+        )
+
+    def _seal(self, digest: str) -> None:
+        """Make the file known for one whose sender may hear Success: the last that is written."""
+        seal = Seal(size=self._size, digest=digest, association_id=self._association_id)
+        os.pwrite(self._file, seals.encode(seal), 0)
 
     def _decision(self, message: Store | Note) -> Decision:
         decision: Decision = self._desk.ask(message)

@@ -1,8 +1,9 @@
 """The one place where arrivals become facts: groups of them, each group one transaction.
 
-Whatever the acceptor processes have asked by now is decided together, over all associations: rows
+Whatever the acceptor processes have said by now is decided together, over all associations: rows
 in one transaction, the files' names and their folders before it commits, and only then the answers.
-If a group fails, each of its members is tried alone, so that one bad apple spoils nothing.
+If a group fails, each of its members is tried alone, so that one bad apple spoils nothing. Of what
+was answered already the row is owed: it is tried until it is there.
 """
 
 from __future__ import annotations
@@ -31,7 +32,19 @@ from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.intake import Arrival, Known
 from dicomnode.network.association import Outcome
 from dicomnode.services.common import Context
-from dicomnode.services.messages import Ask, Compare, Leave, Message, Note, Reply, Store, Welcome
+from dicomnode.services.messages import (
+    Ask,
+    Compare,
+    Leave,
+    Message,
+    Note,
+    Reply,
+    Settle,
+    Settled,
+    Store,
+    Stored,
+    Welcome,
+)
 from dicomnode.services.strangers import Strangers
 
 log = logging.getLogger(__name__)
@@ -52,13 +65,15 @@ class Seat:
     size: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Item:
     """A message and who sent it."""
 
     seat: Seat
     message: Message
     reply: Reply | None = None
+    sender: object | None = None
+    """Whatever the caller knows the sender by."""
 
 
 class Desk:
@@ -72,6 +87,7 @@ class Desk:
         self._strangers = Strangers(context.ledger)
         self._open: Counter[str] = Counter()
         self._policies: dict[str | None, AssemblyPolicy] = {}
+        self._owed: list[Item] = []
         self.is_stopping = False
 
     @property
@@ -79,21 +95,40 @@ class Desk:
         """How many associations are established now."""
         return self._open.total()
 
+    @property
+    def owes_rows(self) -> bool:
+        """Whether instances that were acknowledged wait for the ledger to be back."""
+        return bool(self._owed)
+
     def close(self) -> None:
         """Write what waits to be written."""
         self._strangers.flush()
 
-    def serve(self, items: Sequence[Item]) -> None:
-        """Decide on a group; afterwards each item has its reply, if it gets one."""
+    def serve(self, items: Sequence[Item]) -> list[Item]:
+        """Decide on a group; afterwards each item has its reply, if it gets one.
+
+        Returns:
+            Those that are settled, and what was owed before and is settled now.
+        """
         for item in items:
-            if isinstance(item.message, Ask):
-                self._admit(item, item.message.request)
-        if len(items) > 1 and self._try(items):
-            return
-        for item in items:
-            # Another node may have stored the same instance at the same moment: it is known now.
-            if not self._try([item]) and not self._try([item], last=True):
-                self._fail(item)
+            self._prepare(item)
+        items, self._owed = [*self._owed, *items], []
+        if len(items) <= 1 or not self._try(items):
+            for item in items:
+                # Another node may have stored the same at the same moment: it is known now.
+                if not self._try([item]) and not self._try([item], last=True):
+                    self._fail(item)
+        return [item for item in items if item not in self._owed]
+
+    def _prepare(self, item: Item) -> None:
+        """Do what does not depend on the ledger."""
+        if isinstance(item.message, Ask):
+            self._admit(item, item.message.request)
+        elif isinstance(item.message, Settle):
+            item.reply = Settled()
+        elif isinstance(item.message, Stored):
+            item.seat.instances += 1
+            item.seat.size += item.message.store.size
 
     def _try(self, items: Sequence[Item], *, last: bool = False) -> bool:
         try:
@@ -112,7 +147,9 @@ class Desk:
         return True
 
     def _fail(self, item: Item) -> None:
-        if isinstance(item.message, Store | Note):
+        if isinstance(item.message, Stored):
+            self._owed.append(item)
+        elif isinstance(item.message, Store | Note):
             item.reply = admission.NO_LEDGER
 
     def _count(self, item: Item) -> None:
@@ -162,6 +199,7 @@ class Desk:
                 called_ae=request.called_ae,
                 address=request.address,
             )
+            item.reply = Welcome(item.seat.id)
         elif isinstance(item.reply, Rejected):
             self._record_rejection(tx, request, item.reply)
 
@@ -200,6 +238,10 @@ class Desk:
             self._record_end(tx, item.seat, message.outcome)
         elif isinstance(message, Store):
             return self._store_all(tx, [(item, message)])
+        elif isinstance(message, Stored):
+            return self._store_all(tx, [(item, _uncompared(message))])
+        elif not isinstance(message, Note):
+            return []
         elif message.decision.fate is Fate.DISCARD:
             decision = message.decision
             tx.event_again(decision.code, level=admission.ATTENTION, detail=decision.detail)
@@ -222,7 +264,11 @@ class Desk:
         for (item, store), known in zip(stores, facts, strict=True):
             header = store.header
             patient = known.study_patient or patients.get(header.study_uid)
-            item.reply = reply = _decide(store, replace(known, study_patient=patient))
+            reply = _decide(store, replace(known, study_patient=patient))
+            if isinstance(item.message, Stored):
+                self._keep_out(tx, item.seat, store, reply)
+            else:
+                item.reply = reply
             if isinstance(reply, Compare) or reply.fate is Fate.QUARANTINE:
                 continue
             if reply.fate is Fate.DROP:
@@ -240,6 +286,28 @@ class Desk:
             if store.header.rejection is not None and isinstance(item.reply, Decision):
                 self._consider(tx, item.seat, store.header, item.reply)
         return published
+
+    def _keep_out(
+        self, tx: Transaction, seat: Seat, store: Store, decision: Decision | Compare
+    ) -> None:
+        """See to what turned out to be known only after its sender had heard Success.
+
+        It came over two associations at once, or another node took it at the same moment, or its
+        row was written before a crash and its file's name was not.
+        """
+        path = self._spool.tmp / store.tmp
+        if isinstance(decision, Compare) or decision.fate in (Fate.STORE, Fate.STORE_ASIDE):
+            return
+        if decision.fate is Fate.DROP:
+            path.unlink(missing_ok=True)
+            return
+        if path.exists():  # else this transaction was tried before
+            self._spool.put_into_quarantine(
+                path,
+                {"code": decision.code, "detail": decision.detail, "status": decision.status},
+            )
+        told = replace(decision, detail=f"{decision.detail}; bytes kept in quarantine")
+        intake.record_only(tx, store.header, told, seat.id)
 
     def _arrival(self, seat: Seat, store: Store, decision: Decision, path: str) -> Arrival:
         return Arrival(
@@ -273,6 +341,8 @@ def _batch(items: Sequence[Item]) -> tuple[list[tuple[Item, Store]], list[Item]]
     others = []
     for item in items:
         message = item.message
+        if isinstance(message, Stored):
+            message = _uncompared(message)
         if (
             isinstance(message, Store)
             and message.header.rejection is None
@@ -282,6 +352,11 @@ def _batch(items: Sequence[Item]) -> tuple[list[tuple[Item, Store]], list[Item]]
         else:
             others.append(item)
     return list(batch.values()), others
+
+
+def _uncompared(stored: Stored) -> Store:
+    """It is too late to have its pixels compared with those of another encoding."""
+    return replace(stored.store, compared=True)
 
 
 def _decide(store: Store, known: Known) -> Decision | Compare:
@@ -316,6 +391,18 @@ class LocalLine:
         item = Item(self._seat, message)
         self._desk.serve([item])
         return item.reply
+
+    def expect(self, _sop_instance_uid: str) -> bool:
+        """Say that an instance is coming; in one process there is nothing to gain by it."""
+        return False
+
+    def is_new(self) -> bool:
+        """Nothing was asked with `expect`."""
+        return False
+
+    def stored(self, store: Store) -> None:
+        """Say that a new instance is sealed."""
+        self._desk.serve([Item(self._seat, Stored(store))])
 
     def leave(self, outcome: Outcome) -> None:
         """Say that the association has ended."""

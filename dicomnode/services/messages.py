@@ -53,6 +53,24 @@ class Ask:
 class Welcome:
     """It may."""
 
+    association_id: int | None = None
+    """Of the association's row in the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """An instance of this UID is coming: does the ledger know of it? Answered by `Expected`."""
+
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is to be done when the instance is whole and synchronised."""
+
+    is_new: bool
+    """Then its peer hears Success at once, and `Stored` is told; else `Store` asks."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
@@ -70,6 +88,23 @@ class Store:
     compared: bool = False
     """Whether `same_pixels` was found out, as far as it can be."""
     same_pixels: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An instance whose peer hears Success: its sealed file will get its row. Not answered."""
+
+    store: Store
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Answered by `Settled` once whatever was `Stored` has its row, if it can have one now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """It has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +131,8 @@ class Leave:
     outcome: Outcome
 
 
-Message = Ask | Store | Note | Leave
-Reply = Welcome | Rejected | Decision | Compare
+Message = Ask | Expect | Store | Stored | Settle | Note | Leave
+Reply = Welcome | Rejected | Expected | Decision | Compare | Settled
 
 
 class Line(Protocol):
@@ -108,6 +143,27 @@ class Line(Protocol):
 
         Raises:
             GoneError: the desk is no more.
+        """
+
+    def expect(self, sop_instance_uid: str) -> bool:
+        """Say that an instance is coming; return whether `is_new` will tell if it is a new one.
+
+        Raises:
+            GoneError: the desk is no more.
+        """
+
+    def is_new(self) -> bool:
+        """Wait for what was asked with `expect`.
+
+        Raises:
+            GoneError: the desk is no more.
+        """
+
+    def stored(self, store: Store) -> None:
+        """Say that a new instance is sealed; it gets its row soon, or when the desk starts again.
+
+        Raises:
+            GoneError: the desk is no more, and does not know.
         """
 
     def leave(self, outcome: Outcome) -> None:

@@ -1,18 +1,22 @@
 """The receive role: C-STORE in, bytes to the spool, a row to the ledger, then the answer.
 
-Success is answered only when both are durable. Acceptor processes speak with the peers and write
-the bytes; this one alone writes to the ledger, in groups over all associations. Neither loads a
-model, or decodes a data set unless two encodings of one instance have to be compared.
+Success is answered only when the bytes are durable, and with them all that their row needs: if the
+node stops before the row is written, it is written when the node starts. Acceptor processes speak
+with the peers and write the bytes; this one alone writes to the ledger, in groups over all
+associations. Neither loads a model, or decodes a data set unless two encodings of one instance have
+to be compared.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import selectors
 import socket
 import time
 from dataclasses import dataclass
+from typing import cast
 
 from dicomnode.errors import SettingsError
 from dicomnode.network import tls
@@ -23,8 +27,18 @@ from dicomnode.services.acceptor import allow_many_files
 from dicomnode.services.acceptors import Acceptors, Process
 from dicomnode.services.common import BEAT_SECONDS, Context, beat, role
 from dicomnode.services.desk import Desk, Item, Seat
-from dicomnode.services.messages import AcceptorPlan, GoneError, Leave, Message
+from dicomnode.services.expecting import Expectations
+from dicomnode.services.messages import (
+    AcceptorPlan,
+    Expect,
+    Expected,
+    GoneError,
+    Leave,
+    Message,
+    Stored,
+)
 from dicomnode.services.recovery import check_spool
+from dicomnode.services.writing import Writer
 from dicomnode.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -46,18 +60,20 @@ class _Line:
 
 
 class Reception:
-    """Listens to the acceptors and hands the desk what they have to say, in groups."""
+    """Listens to the acceptors; what they say goes to the writer, what they ask is answered."""
 
     def __init__(self, context: Context, acceptors: Acceptors, desk: Desk) -> None:
         self._context = context
         self._acceptors = acceptors
         self._desk = desk
+        self._expectations = Expectations(context.ledger)
+        self._writer = Writer(desk, self._tell, self._beat)
         self._selector = selectors.DefaultSelector()
-        self._lines: set[_Line] = set()
         self._beat_at = time.monotonic() + BEAT_SECONDS
 
     def run_until_stopped(self) -> None:
         """Serve until the role is to stop."""
+        self._writer.start()
         while not self._context.stop.is_set():
             self._turn()
 
@@ -71,42 +87,43 @@ class Reception:
         deadline = time.monotonic() + ABORT_SECONDS
         while self._desk.open_associations and time.monotonic() < deadline:
             self._turn()
+        self._writer.end()
+
+    # In the thread that listens
 
     def _turn(self) -> None:
-        """Serve what has come by now, or wait a moment for something to come."""
+        """Hear what has come by now, or wait a moment for something to come."""
+        if self._writer.error is not None:
+            raise self._writer.error
         if not self._desk.is_stopping:
             for process in self._acceptors.start_missing():
                 self._selector.register(process.control, selectors.EVENT_READ, process)
-        group: list[tuple[_Line, Item]] = []
         for key, _ in self._selector.select(LOOK_EVERY_SECONDS):
             if isinstance(key.data, _Line):
-                group.append((key.data, self._hear(key.data)))
+                self._hear(key.data)
             else:
                 self._connect(key.data)
-        self._serve(group)
-        if time.monotonic() >= self._beat_at:
-            beat(self._context, NAME, f"{self._desk.open_associations} associations")
-            self._beat_at = time.monotonic() + BEAT_SECONDS
 
-    def _serve(self, group: list[tuple[_Line, Item]]) -> None:
-        if not group:
-            return
-        self._desk.serve([item for _, item in group])
-        for line, item in group:
-            if isinstance(item.message, Leave):
-                self._hang_up(line)
-            elif item.reply is not None:
-                try:
-                    messages.send(line.channel, item.reply)
-                except GoneError:
-                    continue  # its end will be heard next
-
-    def _hear(self, line: _Line) -> Item:
+    def _hear(self, line: _Line) -> None:
         try:
             message: Message = messages.receive(line.channel)
         except GoneError:  # the acceptor died; or the connection never became an association
             message = Leave(Outcome.ABORTED)
-        return Item(line.seat, message)
+        if isinstance(message, Expect):
+            self._answer(line, message.sop_instance_uid)
+            return
+        if isinstance(message, Stored):
+            self._expectations.stored(line)
+        else:
+            self._expectations.forget(line)
+        if isinstance(message, Leave):
+            self._selector.unregister(line.channel)
+        self._writer.put(Item(line.seat, message, sender=line))
+
+    def _answer(self, line: _Line, sop_instance_uid: str) -> None:
+        is_new = self._expectations.expect(line, sop_instance_uid)
+        with contextlib.suppress(GoneError):  # its end will be heard next
+            messages.send(line.channel, Expected(is_new))
 
     def _connect(self, process: Process) -> None:
         try:
@@ -120,14 +137,27 @@ class Reception:
         for descriptor in descriptors:
             channel = socket.socket(fileno=descriptor)
             line = _Line(channel, Seat(), process)
-            self._lines.add(line)
             self._selector.register(channel, selectors.EVENT_READ, line)
 
-    def _hang_up(self, line: _Line) -> None:
-        self._desk.left(line.seat)
-        self._selector.unregister(line.channel)
-        line.channel.close()
-        self._lines.discard(line)
+    # In the thread that writes
+
+    def _tell(self, settled: list[Item]) -> None:
+        self._expectations.is_suspended = self._desk.owes_rows
+        for item in settled:
+            line, message = cast("_Line", item.sender), item.message
+            if isinstance(message, Leave):
+                self._desk.left(item.seat)
+                line.channel.close()
+            elif isinstance(message, Stored):
+                self._expectations.settled(message.store.header.sop_instance_uid)
+            elif item.reply is not None:
+                with contextlib.suppress(GoneError):  # its end will be heard next
+                    messages.send(line.channel, item.reply)
+
+    def _beat(self) -> None:
+        if time.monotonic() >= self._beat_at:
+            beat(self._context, NAME, f"{self._desk.open_associations} associations")
+            self._beat_at = time.monotonic() + BEAT_SECONDS
 
 
 def _plan(
@@ -164,14 +194,14 @@ def run(settings: Settings) -> None:
         raise SettingsError("\n".join(f"node.tls.{key}: {fault}" for key, fault in faults))
     with role(settings, NAME) as context:
         allow_many_files()
-        check_spool(context)
+        desk = Desk(context)
+        check_spool(context, desk)
         ports = {"plain": node.port, "tls": node.tls.port if node.tls else None}
         listening = {
             name: listen(node.bind, port) for name, port in ports.items() if port is not None
         }
         count = settings.receive.acceptors or min(4, os.cpu_count() or 1)
         acceptors = Acceptors(_plan(settings, context, listening), list(listening.values()), count)
-        desk = Desk(context)
         reception = Reception(context, acceptors, desk)
         for name, port in ports.items():
             if port is not None:

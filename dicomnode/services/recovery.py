@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from dicomnode import instances
 from dicomnode.domain import admission
 from dicomnode.domain.admission import Fate
-from dicomnode.instances import UnreadableError
+from dicomnode.errors import LedgerError
+from dicomnode.instances import UnreadableError, seals
 from dicomnode.ledger import intake
 from dicomnode.services.common import Context
+from dicomnode.services.desk import Desk, Item, Seat
+from dicomnode.services.messages import Store, Stored
 
 log = logging.getLogger(__name__)
 
 
-def check_spool(context: Context) -> None:
+def check_spool(context: Context, desk: Desk) -> None:
     """Settle what a crash left: unfinished files, files without a row, rows without a file."""
-    removed = context.spool.clear_tmp()
+    removed = registered = 0
+    for path in context.spool.unfinished():
+        if _register_sealed(context, desk, path):
+            registered += 1
+            continue
+        removed += path.stat().st_size > 0
+        path.unlink()
+    if registered:
+        log.info("SEALED_FILES_REGISTERED", extra={"fields": {"files": registered}})
     if removed:
         log.info("TMP_CLEARED", extra={"fields": {"files": removed}})
     with context.ledger.transaction() as tx:
@@ -30,8 +42,38 @@ def check_spool(context: Context) -> None:
                 level=admission.ATTENTION,
                 detail=f"{len(lost)} instances of the ledger have no file in the spool",
             )
-    for path in sorted(files - rows):
-        _register(context, path)
+    for without_row in sorted(files - rows):
+        _register(context, without_row)
+
+
+def _register_sealed(context: Context, desk: Desk, path: Path) -> bool:
+    """Give a sealed file its row; its sender has heard Success. False where there is nothing such.
+
+    Raises:
+        LedgerError: the row cannot be written: this is no time to begin.
+    """
+    with path.open("rb") as file:
+        seal = seals.decode(file.read(seals.PREAMBLE_BYTES))
+    if seal is None:
+        return False
+    try:
+        header, digest, size = instances.read_file(path, context.patient_key)
+    except UnreadableError:
+        return False  # its bytes were not all there when the seal was
+    if (digest, size) != (seal.digest, seal.size):
+        return False
+    store = Store(
+        header=header,
+        sop_class_uid=header.sop_class_uid,
+        sop_instance_uid=header.sop_instance_uid,
+        digest=digest,
+        size=size,
+        tmp=path.name,
+    )
+    desk.serve([Item(Seat(id=seal.association_id), Stored(store))])
+    if desk.owes_rows:
+        raise LedgerError("an acknowledged instance cannot be given its row")
+    return True
 
 
 def _register(context: Context, path: str) -> None:

@@ -61,9 +61,9 @@ def _receive_dies_while_it_arrives(running: Node, wires: list[Wire]) -> None:
             assert requestor.store(wire) == 0x0000
         pid = running.kill("receive")
         assert requestor.store(wires[15]) in (None, 0xA700)  # nothing was promised
-    assert are_stored(running, wires[:15])
     running.wait_for_role("receive", other_than=pid)
     wait_until(lambda: _accepts(running), 20, "the receiver listens again")
+    assert are_stored(running, wires[:15])
     assert set(store(running.port, *wires)) == {0x0000}
 
 

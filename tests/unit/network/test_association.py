@@ -49,10 +49,15 @@ class Recorder:
     outcomes: list[Outcome] = field(default_factory=list)
     answer: Answer = field(default_factory=lambda: Answer(status=0))
     most: int = 1 << 30
+    settled_after: int | None = None
+    """How many instances were stored when the release was asked for."""
 
     def store(self, request: StoreRequest) -> RecordingSink:
         self.requests.append(request)
         return RecordingSink(self)
+
+    def settle(self) -> None:
+        self.settled_after = len(self.stored)
 
     def close(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
