@@ -38,12 +38,23 @@ class Measurement:
     is of what the image shows."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edges:
+    """Labels that the field of view cuts."""
+
+    ends: frozenset[int]
+    """At the first or the last plane of the first axis."""
+    sides: frozenset[int]
+    """At another face of the array, or at padding."""
+
+
 def measure(
     volume: NDArray[np.int16],
     labels: NDArray[np.uint8],
     voxel_volume_mm3: float | NDArray[np.float64],
     structures: Sequence[Structure],
     valid_mask: NDArray[np.bool_] | None = None,
+    edges: Edges | None = None,
 ) -> tuple[Measurement, ...]:
     """Measure every structure that occurs in `labels`, in the order of `structures`.
 
@@ -53,6 +64,7 @@ def measure(
         voxel_volume_mm3: volume of one voxel; an array [i] where it differs from plane to plane.
         structures: the labels and their names.
         valid_mask: False where the voxel is padding and has no value; None if there is no padding.
+        edges: from `find_edges` of the same arrays; looked for if None.
 
     Raises:
         ValueError: shapes differ, or a label is not in `structures`.
@@ -65,7 +77,8 @@ def measure(
     unknown = set(np.flatnonzero(voxels[1:]) + 1) - {s.label for s in structures}
     if unknown:
         raise ValueError(f"measure: labels {sorted(map(int, unknown))} are in no structure")
-    cut = _at_border(labels, valid_mask)
+    edges = find_edges(labels, valid_mask) if edges is None else edges
+    cut = edges.ends | edges.sides
     volumes = _volumes(labels, voxels, voxel_volume_mm3)
     return tuple(
         _measurement(
@@ -163,17 +176,25 @@ def _middle(number: int) -> tuple[int, int]:
     return (number - 1) // 2, number // 2
 
 
-def _at_border(labels: NDArray[np.uint8], valid: NDArray[np.bool_] | None) -> set[int]:
-    """Return the labels that reach a face of the array, lie in padding or beside it."""
-    present = np.zeros(LABELS, dtype=bool)
+def find_edges(labels: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> Edges:
+    """Return the labels that the field of view cuts; arguments as of `measure`.
+
+    Those that reach a face of the array, lie in padding or beside it.
+    """
+    ends = np.zeros(LABELS, dtype=bool)
+    sides = np.zeros(LABELS, dtype=bool)
     for axis in range(labels.ndim):
         for face in (0, -1):
-            present[labels.take(face, axis=axis)] = True
+            (sides if axis else ends)[labels.take(face, axis=axis)] = True
     if valid is not None and not valid.all():
-        present[labels[~valid]] = True
+        sides[labels[~valid]] = True
         for axis in range(labels.ndim):
             along, inside = np.moveaxis(labels, axis, 0), np.moveaxis(valid, axis, 0)
             step = inside[1:] != inside[:-1]
-            present[along[1:][step]] = True
-            present[along[:-1][step]] = True
-    return set(np.flatnonzero(present).tolist()) - {0}
+            sides[along[1:][step]] = True
+            sides[along[:-1][step]] = True
+    return Edges(ends=_labels(ends), sides=_labels(sides))
+
+
+def _labels(present: NDArray[np.bool_]) -> frozenset[int]:
+    return frozenset(np.flatnonzero(present).tolist()) - {0}
