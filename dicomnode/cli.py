@@ -284,6 +284,7 @@ def segment(
         model_folders=tuple(model_folder or ()),
         weights_folder=weights.absolute() if weights else load().weights_folder,
         content=load().content,
+        quality=load().quality,
         commissioned_only=not uncommissioned,
         options=ModelOptions(
             mode="exact" if exact else "fast",

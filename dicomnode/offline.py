@@ -16,6 +16,7 @@ from rich.table import Table
 from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.plans import Analysis, ModelOptions, Plan
 from dicomnode.domain.profiles import PROFILES
+from dicomnode.domain.quality import QualityPolicy
 from dicomnode.errors import DicomnodeError, Refusal, SettingsError
 from dicomnode.instances import UnreadableError, read_header, split_file
 from dicomnode.pipeline import Analyzer
@@ -38,6 +39,7 @@ def segment_folder(
     options: ModelOptions,
     monoenergetic: bool,
     content: ContentPolicy,
+    quality: QualityPolicy,
     model_folders: tuple[Path, ...],
     weights_folder: Path,
     commissioned_only: bool,
@@ -75,6 +77,7 @@ def segment_folder(
             options=options,
             monoenergetic=monoenergetic,
             content=content,
+            quality=quality,
             objects=PROFILES[profile],
         )
         output.mkdir(parents=True, exist_ok=True)

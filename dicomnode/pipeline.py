@@ -16,19 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode import commissioning
-from dicomnode.domain.content import ContentFinding, of_action
+from dicomnode.domain.findings import Finding, of_action, once_each, sentences
 from dicomnode.domain.plans import Analysis, ModelOptions, Plan
 from dicomnode.errors import Refusal
 from dicomnode.imaging import Source, read_scan
 from dicomnode.imaging.content import check_content
 from dicomnode.imaging.regular import regular_grid
+from dicomnode.quality import label_findings, subject_findings
 from dicomnode.results import Model, encode, prepare
 from dicomnode.results.codes import CodeTableError, load_codes
 from dicomnode.scan import RAS_FROM_LPS, LabelMap, Scan
 from inference import devices
 from inference.catalog import CatalogError, ModelCard, load_catalog
-from inference.measuring import measure
-from inference.pipeline import DEFAULT, Options, Predictor, segment
+from inference.measuring import Measurement, find_edges, measure
+from inference.pipeline import DEFAULT, Options, Predictor, segment, wanted_labels
 
 Progress = Callable[[str, float], None]
 """Called with the stage (decode, check, zoom_in, predict, zoom_back, measure, encode) and how much
@@ -140,7 +141,7 @@ def analyze(
     )
     source = prepare(scan)
     watch("decode", 1.0)
-    content = _checked(scan, plan)
+    before = _refused(plan, (*check_content(scan), *subject_findings(scan)))
     watch("check", 1.0)
     if predictor is None:
         predictor = load_predictor(card, plan.device, plan.threads)
@@ -151,11 +152,10 @@ def analyze(
         source_digest=scan.digest,
     )
     watch("measure", 0.0)
-    measurements = measure(
-        scan.volume, labels.labels, scan.voxel_volumes_mm3, card.structures, scan.valid
-    )
+    measurements, after = _measured(scan, labels, card, options)
+    coded = once_each((*before, *_refused(plan, after)))
     watch("measure", 1.0)
-    findings = (*(seen.sentence for seen in content), *scan.findings, *source.findings)
+    findings = sentences(coded, (*scan.findings, *source.findings))
     results = encode(source, labels, describe(card), measurements, plan, findings)
     label_map = pack_label_map(labels, scan)
     watch("encode", 1.0)
@@ -168,18 +168,35 @@ def analyze(
         label_map_digest=labels.digest,
         demonstration=card.demonstration,
         findings=findings,
-        content=content,
-        held=tuple(seen.code for seen in of_action(content, plan.content, "hold")),
+        coded=coded,
+        held=tuple(dict.fromkeys(seen.code for seen in of_action(coded, plan, "hold"))),
         timings=watch.seconds,
     )
 
 
-def _checked(scan: Scan, plan: Plan) -> tuple[ContentFinding, ...]:
-    """Return where the images contradict their headers, if the plan lets such a scan pass."""
-    found = check_content(scan)
-    for seen in of_action(found, plan.content, "refuse"):
+def _refused(plan: Plan, found: Sequence[Finding]) -> Sequence[Finding]:
+    """Return the findings, if the plan lets such a series pass.
+
+    Raises:
+        Refusal: it does not.
+    """
+    for seen in of_action(found, plan, "refuse"):
         raise Refusal(seen.code, seen.sentence)
     return found
+
+
+def _measured(
+    scan: Scan, labels: LabelMap, card: ModelCard, options: Options
+) -> tuple[tuple[Measurement, ...], tuple[Finding, ...]]:
+    """Return the numbers of every structure, and what the label map says of itself."""
+    valid = scan.valid
+    edges = find_edges(labels.labels, valid)
+    measurements = measure(
+        scan.volume, labels.labels, scan.voxel_volumes_mm3, card.structures, valid, edges
+    )
+    wanted = wanted_labels(card, options)
+    names = {item.label: item.name for item in card.structures if item.label in wanted}
+    return measurements, tuple(label_findings(scan, labels.labels, names, measurements, edges))
 
 
 def find_labels(

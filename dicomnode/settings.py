@@ -24,6 +24,7 @@ from dicomnode.domain.choosing import ChoosingPolicy
 from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.destinations import Destination
 from dicomnode.domain.outcomes import Backoff
+from dicomnode.domain.quality import QualityPolicy
 from dicomnode.domain.retrieval import FetchPolicy
 from dicomnode.domain.routing import Rule
 from dicomnode.domain.security import PeerTls, ServerTls, parse_fingerprint
@@ -187,6 +188,7 @@ class Settings(_Section):
     assembly: AssemblyPolicy = AssemblyPolicy()
     rules: tuple[Rule, ...] = ()
     content: ContentPolicy = ContentPolicy()
+    quality: QualityPolicy = QualityPolicy()
     choosing: ChoosingPolicy = ChoosingPolicy()
     work: Work = Work()
     send: Send = Send()

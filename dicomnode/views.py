@@ -64,6 +64,7 @@ def print_overview(console: Console, facts: Facts) -> None:
             "stage": lambda r: _stage(r),
             "tries": lambda r: str(r["attempt"]),
             "reason": lambda r: ": ".join(filter(None, (r["reason"], r["detail"]))),
+            "findings": _codes,
             "changed": lambda r: _time(r["updated_at"]),
         },
     )
@@ -120,6 +121,12 @@ def print_overview(console: Console, facts: Facts) -> None:
 def _delivered_object(row: Facts) -> str:
     wanted = row["in_place_of"]
     return str(row["kind"].upper() + (f" in place of {wanted.upper()}" if wanted else ""))
+
+
+def _codes(row: Facts) -> str:
+    """Return the codes of a job's findings, mere infos left out; those that hold it are marked."""
+    found = [one for one in row["coded"] or () if one["severity"] != "info" or one["held"]]
+    return ", ".join(f"{one['code']} (held)" if one["held"] else one["code"] for one in found)
 
 
 def _delivery_reason(row: Facts) -> str:

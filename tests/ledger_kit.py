@@ -14,7 +14,7 @@ from dicomnode.domain import admission
 from dicomnode.domain.admission import Decision
 from dicomnode.domain.assembly import AssemblyPolicy, Close
 from dicomnode.domain.choosing import CHOSEN_ALL, NO_RULE, Before, Verdict
-from dicomnode.domain.content import ContentFinding
+from dicomnode.domain.findings import Finding
 from dicomnode.domain.identifiers import (
     InstanceUID,
     PatientKey,
@@ -221,7 +221,7 @@ def finish(
     kinds: tuple[str, ...] = ("seg", "sr"),
     not_allowed: tuple[str, ...] = (),
     findings: tuple[str, ...] = (),
-    content: tuple[ContentFinding, ...] = (),
+    coded: tuple[Finding, ...] = (),
     held: tuple[str, ...] = (),
 ) -> bool:
     """Record a result set of a job."""
@@ -234,9 +234,9 @@ def finish(
             not_allowed=not_allowed,
             label_map_path=f"results/{job.id}/labels.npz",
             label_map_digest="digest",
-            findings=(*(seen.sentence for seen in content), *findings),
+            findings=(*(seen.sentence for seen in coded), *findings),
             timings={"predict": 1.5},
-            content=content,
+            coded=coded,
             held=held,
         )
 

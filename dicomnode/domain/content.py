@@ -6,13 +6,10 @@ gives each. No result of a series that is refused or held leaves the node unseen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-Action = Literal["note", "hold", "refuse"]
-"""note: said in the report and in `status`; hold: also, the results wait in the spool until a
-person releases the study; refuse: there are no results."""
+from dicomnode.domain.findings import Action
 
 VALUES_NOT_HU = "VALUES_NOT_HU"
 NO_AIR_SEEN = "NO_AIR_SEEN"
@@ -21,16 +18,6 @@ UPSIDE_DOWN = "UPSIDE_DOWN"
 ORIENTATION_CONTRADICTS = "ORIENTATION_CONTRADICTS"
 CONTENT_HELD = "CONTENT_HELD"
 """Reason of deliveries that wait for a person because of a finding."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContentFinding:
-    """Something in the images is not as it should be."""
-
-    code: str
-    """One of those above."""
-    sentence: str
-    """What was seen, without patient data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +31,3 @@ class ContentPolicy:
     spine_not_at_back: Action = "hold"
     upside_down: Action = "hold"
     orientation_contradicts: Action = "hold"
-
-    def action(self, code: str) -> Action:
-        """Return what is done about a finding."""
-        action: Action = getattr(self, code.lower())
-        return action
-
-
-def of_action(
-    findings: Sequence[ContentFinding], policy: ContentPolicy, action: Action
-) -> tuple[ContentFinding, ...]:
-    """Return the findings for which the policy has this action."""
-    return tuple(finding for finding in findings if policy.action(finding.code) == action)

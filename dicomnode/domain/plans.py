@@ -7,8 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from dicomnode.domain.content import ContentFinding, ContentPolicy
+from dicomnode.domain.content import ContentPolicy
+from dicomnode.domain.findings import Action, Finding
 from dicomnode.domain.identifiers import InstanceUID, SeriesUID, SOPClassUID, TransferSyntaxUID
+from dicomnode.domain.quality import QualityPolicy
 
 MANUFACTURER = "dicomnode"
 """In the Contributing Equipment of every result; by it a result that is routed back is known."""
@@ -65,6 +67,7 @@ class ModelOptions:
 
 DEFAULT_OPTIONS = ModelOptions()
 DEFAULT_CONTENT = ContentPolicy()
+DEFAULT_QUALITY = QualityPolicy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +106,8 @@ class Plan:
     content: ContentPolicy = DEFAULT_CONTENT
     """What follows where the images contradict their headers. It decides whether results are made
     and sent, not what is in them."""
+    quality: QualityPolicy = DEFAULT_QUALITY
+    """The same of what the label map and the patient's headers say."""
     monoenergetic: bool = False
     """Virtual monoenergetic images were asked for; otherwise they are refused."""
     objects: tuple[str, ...] = DEFAULT_OBJECTS
@@ -112,6 +117,14 @@ class Plan:
     come as bytes. Whoever gave the folder takes the files away."""
     reports: tuple[ReportForm, ...] = ()
     """Forms of the report, best first; none: a Comprehensive 3D SR that names all other objects."""
+
+    def action(self, code: str) -> Action:
+        """Return what is done about a finding, of whichever check."""
+        name = code.lower()
+        action: Action = getattr(
+            self.content if hasattr(self.content, name) else self.quality, name
+        )
+        return action
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +169,9 @@ class Analysis:
     """The model is for demonstration: results may go to loopback destinations only."""
     findings: tuple[str, ...] = ()
     """Sentences for the status page, e.g. what part of the series was left out."""
-    content: tuple[ContentFinding, ...] = ()
-    """Where the images contradict their headers; their sentences are among the findings."""
+    coded: tuple[Finding, ...] = ()
+    """What the checks of images, headers and labels found; their sentences are among the
+    findings."""
     held: tuple[str, ...] = ()
     """Codes of those for which the results have to wait for a person."""
     timings: dict[str, float] = field(default_factory=dict)

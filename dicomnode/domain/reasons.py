@@ -73,6 +73,38 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "ORIENTATION_CONTRADICTS": (
             "Patient Orientation and Image Orientation (Patient) contradict each other."
         ),
+        "NOTHING_FOUND": "The model found none of its structures.",
+        "SITUS_MIRRORED": (
+            "Liver, spleen, stomach and heart lie mirrored: situs inversus, or left and right "
+            "are exchanged in the images."
+        ),
+        "SITUS_CONTRADICTS": (
+            "One of liver, spleen, stomach and heart lies on the other side than usual."
+        ),
+        "SIDES_SWAPPED": "Structures named left lie on the right, or the other way round.",
+        "ORIENTATION_IMPLAUSIBLE": (
+            "By what was found, the head end or the front is not where the headers say."
+        ),
+        "VERTEBRAE_OUT_OF_ORDER": "Vertebrae are not in order from head to feet.",
+        "VERTEBRAE_MISSING": "Vertebrae are missing between others.",
+        "VERTEBRA_DOUBLED": "A vertebra was found at two heights.",
+        "RIBS_OUT_OF_ORDER": "Ribs are not in order along the spine.",
+        "RIBS_MISSING": "Ribs are missing between others.",
+        "RIB_DOUBLED": "Two ribs have got one name, or one was found twice.",
+        "ONE_SIDE_SMALL": (
+            "A structure is missing or less than a third of the same on the other side."
+        ),
+        "DETACHED_PIECES": "Pieces lie apart from an organ or bone that is one piece.",
+        "VOLUME_IMPLAUSIBLE": "A volume is outside what is plausible in adults.",
+        "CUT_AT_ENDS": (
+            "Structures are cut by the first or last slice; their volumes are incomplete."
+        ),
+        "CUT_IN_PLANE": (
+            "Structures are cut by the side of the field of view; their volumes are incomplete."
+        ),
+        "UNDER_18": "The patient is under 18, and models are trained on adults.",
+        "EXTREMITY_ONLY": "Only an arm or a leg was scanned or found.",
+        "PHANTOM_SCAN": "The headers say that a phantom was scanned.",
         "NO_FRAME_OF_REFERENCE": (
             "Frame of Reference UID is missing, so a segmentation could not be placed in space."
         ),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dicomnode.domain.content import ORIENTATION_CONTRADICTS, ContentFinding
+from dicomnode.domain.content import ORIENTATION_CONTRADICTS
+from dicomnode.domain.findings import Finding
 from dicomnode.imaging.fields import Fields, texts
 from dicomnode.imaging.hounsfield import check_values
 from dicomnode.imaging.posture import check_posture
@@ -27,7 +28,7 @@ _OBLIQUE = 0.3
 """Cosine: 72 degrees off and more is no rounding of an oblique direction."""
 
 
-def check_content(scan: Scan) -> tuple[ContentFinding, ...]:
+def check_content(scan: Scan) -> tuple[Finding, ...]:
     """Return what is wrong with the values, the posture and the stated orientation.
 
     Values and posture are known by their Hounsfield units: of MR only the headers are compared.
@@ -41,7 +42,7 @@ def check_content(scan: Scan) -> tuple[ContentFinding, ...]:
     return (*values, *check_posture(scan.volume, scan.affine, scan.valid), *stated)
 
 
-def check_orientation(fields: Fields, orientation: tuple[float, ...]) -> tuple[ContentFinding, ...]:
+def check_orientation(fields: Fields, orientation: tuple[float, ...]) -> tuple[Finding, ...]:
     """Return a finding where Patient Orientation and Image Orientation (Patient) contradict.
 
     Args:
@@ -60,5 +61,5 @@ def check_orientation(fields: Fields, orientation: tuple[float, ...]) -> tuple[C
                 f"Patient Orientation says that a {name} runs to {word[:1]}, "
                 "Image Orientation says otherwise."
             )
-            return (ContentFinding(code=ORIENTATION_CONTRADICTS, sentence=sentence),)
+            return (Finding(code=ORIENTATION_CONTRADICTS, sentence=sentence),)
     return ()

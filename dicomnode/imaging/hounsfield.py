@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dicomnode.domain.content import NO_AIR_SEEN, VALUES_NOT_HU, ContentFinding
+from dicomnode.domain.content import NO_AIR_SEEN, VALUES_NOT_HU
+from dicomnode.domain.findings import Finding
 
 SAMPLES = 2_000_000
 """Voxels looked at, at most; evenly spread."""
@@ -38,7 +39,7 @@ BIN = 10
 
 def check_values(
     volume: NDArray[np.int16], valid: NDArray[np.bool_] | None = None
-) -> tuple[ContentFinding, ...]:
+) -> tuple[Finding, ...]:
     """Return what speaks against Hounsfield units; nothing where nothing does.
 
     Args:
@@ -48,13 +49,13 @@ def check_values(
     values = _sample(volume, valid)
     why = _why_not_hu(values) or _why_not_at_edge(volume, valid)
     if why:
-        return (ContentFinding(code=VALUES_NOT_HU, sentence=f"{why} ({_seen(values)})."),)
+        return (Finding(code=VALUES_NOT_HU, sentence=f"{why} ({_seen(values)})."),)
     if float(np.mean(values < AIR)) < LEAST_AIR:
         sentence = (
             "No air near -1000 HU is in the images, so that the scale of the values could not be "
             f"checked ({_seen(values)})."
         )
-        return (ContentFinding(code=NO_AIR_SEEN, sentence=sentence),)
+        return (Finding(code=NO_AIR_SEEN, sentence=sentence, severity="warning"),)
     return ()
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from dicomnode.domain.content import SPINE_NOT_AT_BACK, UPSIDE_DOWN, ContentFinding
+from dicomnode.domain.content import SPINE_NOT_AT_BACK, UPSIDE_DOWN
+from dicomnode.domain.findings import Finding
 
 GRID_MM = 4.0
 AIR_HU = -1000.0
@@ -93,7 +94,7 @@ def check_posture(
     volume: NDArray[np.int16],
     affine: NDArray[np.float64],
     valid: NDArray[np.bool_] | None = None,
-) -> tuple[ContentFinding, ...]:
+) -> tuple[Finding, ...]:
     """Return what contradicts the geometry; nothing where nothing does or nothing can be told.
 
     Args:
@@ -105,10 +106,10 @@ def check_posture(
     found = []
     if seen.spine_at_back is False:
         sentence = "In the images the spine lies where the headers say that the front is."
-        found.append(ContentFinding(code=SPINE_NOT_AT_BACK, sentence=sentence))
+        found.append(Finding(code=SPINE_NOT_AT_BACK, sentence=sentence))
     if seen.head_up is False:
         sentence = "In the images the head end lies where the headers say that the feet are."
-        found.append(ContentFinding(code=UPSIDE_DOWN, sentence=sentence))
+        found.append(Finding(code=UPSIDE_DOWN, sentence=sentence))
     return tuple(found)
 
 

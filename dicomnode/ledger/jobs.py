@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -12,7 +13,8 @@ from sqlalchemy import ColumnElement, Row, exists, func, select
 from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.alternatives import first_choice
 from dicomnode.domain.choosing import BETTER_CHOSEN
-from dicomnode.domain.content import CONTENT_HELD, ContentFinding
+from dicomnode.domain.content import CONTENT_HELD
+from dicomnode.domain.findings import Finding
 from dicomnode.domain.identifiers import SeriesUID, StudyUID
 from dicomnode.domain.lifecycle import ARRIVED, CLOSED, HELD, LEASED, PENDING, QUEUED
 from dicomnode.domain.outcomes import Refuse, Retry
@@ -172,7 +174,7 @@ def finish(
     label_map_digest: str,
     findings: Sequence[str],
     timings: dict[str, float],
-    content: Sequence[ContentFinding] = (),
+    coded: Sequence[Finding] = (),
     held: Sequence[str] = (),
 ) -> bool:
     """Record the result set and its deliveries; False means that another attempt was first.
@@ -182,7 +184,7 @@ def finish(
     Args:
         deliver_to: destinations, and the kinds of results that each gets.
         not_allowed: destinations of the rule that a demonstration model's results may not go to.
-        content: where the images contradict their headers; their sentences are among `findings`.
+        coded: what the checks found; their sentences are among `findings`.
         held: codes of those for which the results wait for a person.
     """
     # Locked first, as intake does: who holds the study now sees these deliveries, or they see it.
@@ -203,6 +205,7 @@ def finish(
         reason=None,
         detail="",
         findings=list(findings),
+        coded=[{**asdict(seen), "held": seen.code in held} for seen in coded],
         timings=timings,
         label_map_path=label_map_path,
         label_map_digest=label_map_digest,
@@ -219,9 +222,10 @@ def finish(
         record("DEMO_NOT_ALLOWED", level=ATTENTION, detail=detail)
     for name in (name for name, kinds in deliver_to.items() if not first_choice(results, kinds)):
         record("NOTHING_TO_DELIVER", detail=f"{name} takes none of the objects that were made")
-    for seen in content:
-        record(seen.code, level="warning", detail=seen.sentence)
-    told = {seen.sentence for seen in content}
+    for seen in coded:
+        level = "info" if seen.severity == "info" else "warning"
+        record(seen.code, level=level, detail=seen.sentence)
+    told = {seen.sentence for seen in coded}
     for sentence in (sentence for sentence in findings if sentence not in told):
         record("FINDING", level="warning", detail=sentence)
     if held:

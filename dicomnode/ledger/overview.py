@@ -182,6 +182,7 @@ def _jobs(tx: Transaction, limit: int) -> list[Facts]:
             job.c.reason,
             job.c.detail,
             job.c.findings,
+            job.c.coded,
             job.c.timings,
             job.c.created_at,
             job.c.analysed_at,

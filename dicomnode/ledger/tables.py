@@ -222,6 +222,7 @@ job = Table(
     _text("reason", CODE, default=None),
     _text("detail"),
     Column("findings", JSON),
+    Column("coded", JSON),
     Column("timings", JSON),
     _text("label_map_path", Text, default=None),
     _text("label_map_digest", DIGEST, default=None),

@@ -104,6 +104,7 @@ class Worker:
             threads=self._settings.work.threads,
             options=job.options,
             content=self._settings.content,
+            quality=self._settings.quality,
             monoenergetic=job.monoenergetic,
             objects=needed({kind for profile in profiles for kind in profile}),
             reports=reports(profiles),
@@ -183,7 +184,7 @@ class Worker:
                 label_map_path=label_map,
                 label_map_digest=analysis.label_map_digest,
                 findings=analysis.findings,
-                content=analysis.content,
+                coded=analysis.coded,
                 held=analysis.held,
                 timings=analysis.timings,
             )

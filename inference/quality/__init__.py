@@ -30,7 +30,7 @@ from inference.quality.volumes import check_volumes
 
 __all__ = ["Finding", "Severity", "check_labels"]
 
-_SAYS = "The model found none of its structures."
+_SAYS = "The model found none of its structures in these images."
 
 
 def check_labels(

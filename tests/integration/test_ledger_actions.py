@@ -20,7 +20,8 @@ from ledger_kit import (
     take,
 )
 
-from dicomnode.domain.content import CONTENT_HELD, SPINE_NOT_AT_BACK, ContentFinding
+from dicomnode.domain.content import CONTENT_HELD, SPINE_NOT_AT_BACK
+from dicomnode.domain.findings import Finding
 from dicomnode.domain.identifiers import PatientKey
 from dicomnode.domain.outcomes import Refuse
 from dicomnode.ledger import Ledger, actions, deliveries, overview
@@ -57,8 +58,8 @@ def test_results_held_for_their_content_are_sent_when_a_person_releases_them(
     receive(ledger, header())
     clock.forward(QUIET_SECONDS)
     close(ledger)
-    seen = ContentFinding(code=SPINE_NOT_AT_BACK, sentence="The spine lies in front.")
-    assert finish(ledger, claimed(ledger), content=(seen,), held=(seen.code,))
+    seen = Finding(code=SPINE_NOT_AT_BACK, sentence="The spine lies in front.")
+    assert finish(ledger, claimed(ledger), coded=(seen,), held=(seen.code,))
     assert states(ledger, delivery) == ["HELD", "HELD"]
     assert {row.reason for row in rows(ledger, delivery)} == {CONTENT_HELD}
     assert take(ledger) is None

@@ -225,6 +225,7 @@ NO_CODES = {
     "IMAGE",  # values of Query/Retrieve Level
     "SERIES",
     "STUDY",
+    "BOTH",  # a value of Quality Control Image
     "GET",  # how a study is fetched
     "MOVE",
     "PEER",  # how the help names an argument

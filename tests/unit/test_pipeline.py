@@ -15,7 +15,8 @@ from analysis_kit import ConstantPredictor, model_card, plan
 from dicomnode import pipeline
 from dicomnode.demo.series import SeriesOptions, write_series
 from dicomnode.domain.content import ContentPolicy
-from dicomnode.domain.plans import Plan
+from dicomnode.domain.plans import Analysis, ModelOptions, Plan
+from dicomnode.domain.quality import QualityPolicy
 from dicomnode.errors import Refusal
 from dicomnode.pipeline import Analyzer, analyze
 from inference.card import Requirements
@@ -66,13 +67,47 @@ def test_values_that_are_no_hounsfield_units_are_refused_before_the_model_runs()
 def test_by_configuration_they_are_analysed_and_said(action: Any) -> None:
     lenient = plan(content=ContentPolicy(values_not_hu=action))
     analysis = analyze(UNSCALED, lenient, predictor=ConstantPredictor(BOX), card=model_card())
-    (seen,) = analysis.content
-    assert seen.code == "VALUES_NOT_HU"
-    assert analysis.held == ((seen.code,) if action == "hold" else ())
+    (seen,) = (one for one in analysis.coded if one.code == "VALUES_NOT_HU")
+    assert (seen.code in analysis.held) == (action == "hold")
     assert analysis.findings[0] == seen.sentence
     report = pydicom.dcmread(BytesIO(analysis.results[-1].data))
     texts = [str(item.get("TextValue")) for item in report.ContentSequence[-1].ContentSequence]
     assert seen.sentence in texts
+
+
+MIRRORED = {
+    5: (slice(2, 7), slice(2, 9), slice(1, 5)),  # the liver on the patient's left
+    1: (slice(2, 7), slice(2, 9), slice(6, 9)),  # the spleen on the right
+}
+
+
+@pytest.mark.parametrize("action", ["note", "hold", "refuse"])
+def test_a_mirrored_situs_is_noted_held_or_refused_by_configuration(action: Any) -> None:
+    # 15 mm voxels: large enough for a liver, so that there is something to say.
+    files = write_series(HU, np.diag([-30.0, -30.0, 30.0, 1.0]))
+    given = plan(quality=QualityPolicy(situs_mirrored=action))
+    card = model_card((30.0, 30.0, 30.0))
+
+    def run() -> Analysis:
+        return analyze(files, given, predictor=ConstantPredictor(MIRRORED), card=card)
+
+    if action == "refuse":
+        with pytest.raises(Refusal) as caught:
+            run()
+        assert caught.value.code == "SITUS_MIRRORED"
+        return
+    analysis = run()
+    (seen,) = (one for one in analysis.coded if one.code == "SITUS_MIRRORED")
+    assert seen.structures == ("liver", "spleen")
+    assert ("SITUS_MIRRORED" in analysis.held) == (action == "hold")
+    assert analysis.findings[0] == seen.sentence
+
+
+def test_nothing_is_looked_for_that_was_not_asked_for() -> None:
+    given = plan(options=ModelOptions(structures=("liver",)))
+    box = {5: (slice(2, 5), slice(3, 6), slice(5, 8))}
+    analysis = analyze(FILES, given, predictor=ConstantPredictor(box), card=model_card())
+    assert not any("MISSING" in one.code for one in analysis.coded)
 
 
 def test_progress_and_timings_name_the_stages_in_order() -> None:
@@ -109,7 +144,12 @@ def test_findings_and_the_demonstration_mark_reach_the_analysis() -> None:
         card=model_card(demonstration=True),
     )
     assert analysis.demonstration
-    assert analysis.findings == ("1 repeated instances were ignored.",)
+    assert analysis.findings == (
+        "The model found none of its structures in these images.",
+        "The headers say that a phantom was scanned, not a patient.",
+        "1 repeated instances were ignored.",
+    )
+    assert analysis.held == ("NOTHING_FOUND",)
     assert [item.kind for item in analysis.results] == ["sr"], "nothing was found"
 
 

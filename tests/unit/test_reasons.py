@@ -9,6 +9,7 @@ from pathlib import Path
 import dicomnode
 from dicomnode.domain import maps
 from dicomnode.domain.content import ContentPolicy
+from dicomnode.domain.quality import QualityPolicy
 from dicomnode.domain.reasons import REASONS, explain
 from dicomnode.imaging import slices, stacks
 
@@ -17,7 +18,8 @@ SOURCE = Path(dicomnode.__file__).parent
 
 def codes_raised() -> set[str]:
     found = {split[1] for split in stacks._SPLITS}
-    found |= {field.name.upper() for field in fields(ContentPolicy)}
+    for policy in (ContentPolicy, QualityPolicy):
+        found |= {field.name.upper() for field in fields(policy)}
     found |= {code for code, _ in maps._TABLE}
     folders = [SOURCE / folder for folder in ("imaging", "results")]
     paths = [path for folder in folders for path in folder.rglob("*.py")]

@@ -53,8 +53,14 @@ JOB = {
     "attempt": 2,
     "reason": None,
     "detail": "",
+    "coded": None,
     "updated_at": AT,
 }
+CODED = [
+    {"code": "RIB_DOUBLED", "severity": "warning", "held": False},
+    {"code": "SIDES_SWAPPED", "severity": "serious", "held": True},
+    {"code": "CUT_AT_ENDS", "severity": "info", "held": False},
+]
 DELIVERY = {
     "id": 9,
     "job_id": 5,
@@ -129,6 +135,7 @@ def test_nothing_is_said_as_nothing() -> None:
         ({"studies": [STUDY | {"state": "HELD", "hold_reason": "WHY"}]}, ["HELD WHY"]),
         ({"series": [SERIES]}, ["1.2.3", "CT", "there are no rules"]),
         ({"jobs": [JOB]}, ["demo", "LEASED", "predict 43%"]),
+        ({"jobs": [JOB | {"coded": CODED}]}, ["RIB_DOUBLED", "SIDES_SWAPPED (held)"]),
         (
             {"jobs": [JOB | {"state": "REFUSED", "reason": "GANTRY_TILT", "detail": "tilted"}]},
             ["REFUSED", "GANTRY_TILT: tilted"],
@@ -155,6 +162,10 @@ def test_every_table_says_what_it_is_for(facts: dict[str, Any], words: list[str]
 
 def test_a_stage_is_shown_of_what_runs_only() -> None:
     assert "predict" not in shown(jobs=[JOB | {"state": "QUEUED"}])
+
+
+def test_mere_infos_are_not_in_the_table_of_jobs() -> None:
+    assert "CUT_AT_ENDS" not in shown(jobs=[JOB | {"coded": CODED}])
 
 
 def test_the_next_try_is_shown_of_what_waits_only() -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from analysis_kit import plan
 from numpy.typing import NDArray
 
-from dicomnode.domain.content import ContentFinding, ContentPolicy, of_action
+from dicomnode.domain.content import ContentPolicy
+from dicomnode.domain.findings import Finding, of_action
 from dicomnode.imaging import read_scan
 from dicomnode.imaging.content import check_orientation
 from dicomnode.imaging.hounsfield import check_values
@@ -123,7 +125,7 @@ def test_who_lies_prone_or_on_the_side_is_not_blamed() -> None:
         assert posture(hu, moved) == SEEN
 
 
-def codes(found: tuple[ContentFinding, ...]) -> list[str]:
+def codes(found: tuple[Finding, ...]) -> list[str]:
     return [finding.code for finding in found]
 
 
@@ -240,10 +242,10 @@ def test_patient_orientation_must_not_contradict(
 
 def test_the_policy_sorts_findings_by_what_follows() -> None:
     found = tuple(
-        ContentFinding(code=code, sentence=".")
+        Finding(code=code, sentence=".")
         for code in ("VALUES_NOT_HU", "NO_AIR_SEEN", "SPINE_NOT_AT_BACK")
     )
-    policy = ContentPolicy(no_air_seen="hold")
+    policy = plan(content=ContentPolicy(no_air_seen="hold"))
     assert codes(of_action(found, policy, "refuse")) == ["VALUES_NOT_HU"]
     assert codes(of_action(found, policy, "hold")) == ["NO_AIR_SEEN", "SPINE_NOT_AT_BACK"]
     assert of_action(found, policy, "note") == ()

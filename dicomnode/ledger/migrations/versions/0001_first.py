@@ -246,6 +246,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.String(length=64), nullable=True),
         sa.Column("detail", sa.Text(), nullable=False),
         sa.Column("findings", sa.JSON(), nullable=True),
+        sa.Column("coded", sa.JSON(), nullable=True),
         sa.Column("timings", sa.JSON(), nullable=True),
         sa.Column("label_map_path", sa.Text(), nullable=True),
         sa.Column("label_map_digest", sa.String(length=64), nullable=True),
