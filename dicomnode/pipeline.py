@@ -156,7 +156,7 @@ def analyze(
     coded = once_each((*before, *_refused(plan, after)))
     watch("measure", 1.0)
     findings = sentences(coded, (*scan.findings, *source.findings))
-    results = encode(source, labels, describe(card), measurements, plan, findings)
+    results = encode(source, labels, describe(card), measurements, plan, findings, coded)
     label_map = pack_label_map(labels, scan)
     watch("encode", 1.0)
     return Analysis(

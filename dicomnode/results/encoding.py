@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.domain.alternatives import whole_report
+from dicomnode.domain.findings import Finding
 from dicomnode.domain.plans import LABELMAP, PREVIEW, RTSTRUCT, SEG, SR, Plan, ResultInstance
 from dicomnode.results import labelmap, preview, rtstruct, seg, sr
 from dicomnode.results.common import slices_used
@@ -25,6 +26,7 @@ def encode(
     measurements: Sequence[Measured],
     plan: Plan,
     findings: Sequence[str] = (),
+    coded: Sequence[Finding] = (),
 ) -> tuple[ResultInstance, ...]:
     """Return the plan's objects in their order; only preview and SR where nothing is found.
 
@@ -35,6 +37,7 @@ def encode(
         labels: made from the same scan.
         measurements: one for every label that occurs.
         findings: sentences for the report.
+        coded: findings with a code, whose sentences are among them.
 
     Raises:
         ValueError: the label map is of another scan or shape, or a label is unknown.
@@ -63,7 +66,9 @@ def encode(
             source, labels, segments, measurements, model, plan, identifiers
         )
     if PREVIEW in plan.objects:
-        made[PREVIEW] = _preview(source, labels, segments, model, measurements, plan, findings)
+        made[PREVIEW] = _preview(
+            source, labels, segments, model, measurements, plan, findings, coded
+        )
     if SR not in plan.objects:
         return tuple(made.values())
     report = sr.Report(
@@ -71,6 +76,7 @@ def encode(
         measurements={item.label: item for item in measurements},
         shown_on=_middle_slices(present),
         findings=tuple(findings),
+        coded=tuple(coded),
     )
     forms = sr.forms_that_can_be(plan.reports or whole_report(plan.objects), made)
     return (*made.values(), *sr.encode_reports(source, report, model, plan, parts, forms, made))
@@ -90,6 +96,7 @@ def _preview(
     measurements: Sequence[Measured],
     plan: Plan,
     findings: Sequence[str],
+    coded: Sequence[Finding],
 ) -> ResultInstance:
     number = value_of(source.acquisition, "SeriesNumber")
     page = preview.draw_page(
@@ -99,6 +106,7 @@ def _preview(
             model=model,
             measurements=measurements,
             findings=findings,
+            severities={one.sentence: one.severity for one in coded},
             series_number=None if number is None else int(number),
             slices=slices_used(source, plan),
         )

@@ -24,9 +24,11 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 
+from dicomnode.domain.findings import Finding
 from dicomnode.domain.plans import LABELMAP, MANUFACTURER, PREVIEW, SEG, Plan, ResultInstance
 from dicomnode.results.acquisition import acquisition_sentence
 from dicomnode.results.common import slices_used
+from dicomnode.results.findings import evaluations_of, items_of_the_whole
 from dicomnode.results.headers import Source
 from dicomnode.results.model import Measured, Model
 from dicomnode.results.seg import AI_FAMILY, Segment, concept
@@ -81,6 +83,8 @@ class Report:
     """By label, the index of the slice in the middle of those that show the structure."""
     findings: tuple[str, ...]
     """Sentences on the source, e.g. what was left out."""
+    coded: tuple[Finding, ...] = ()
+    """Findings with a code; their sentences are among the findings."""
 
 
 class Content:
@@ -112,6 +116,8 @@ class Content:
             measured = report.measurements[segment.label]
             before = self._encoded(_what(segment)) + algorithm
             before += self._encoded(_measurements(measured, source.scan.modality))
+            name = model.structures.get(segment.label, segment.codes.name)
+            before += self._encoded(evaluations_of(name, report.coded))
             self._groups.append((segment, before, comments[measured.touches_border]))
         self._measured: dict[str | None, Encoded] = {}
 
@@ -119,6 +125,7 @@ class Content:
         """Return the items of the report that refers to these results, by kind."""
         said = _container(QUALITATIVE_EVALUATIONS)
         said.ContentSequence.extend(_comment(sentence) for sentence in self._sentences(named))
+        said.ContentSequence.extend(items_of_the_whole(self._report.coded))
         seg = named.get(SEG)
         uid = seg.sop_instance_uid if seg else None
         if uid not in self._measured:

@@ -29,6 +29,7 @@ from dicomnode.results.common import (
     software_versions,
     times,
 )
+from dicomnode.results.findings import identify_scheme, parts_of
 from dicomnode.results.headers import Source
 from dicomnode.results.model import Model
 from dicomnode.results.references import distinct
@@ -72,6 +73,8 @@ def encode_reports(
     with quiet_pydicom():
         content = Content(source, report, model, plan)
         common = _document(source, model, plan, moment)
+        if report.coded:
+            identify_scheme(common)
         return tuple(
             _encode(form, common, content, source, report, plan, parts, made, moment)
             for form in forms
@@ -94,7 +97,7 @@ def _encode(
     identifiers = identify(
         SR,
         form.sop_class_uid,
-        (*parts, *report.findings, form.sop_class_uid, *uids),
+        (*parts, *report.findings, *parts_of(report.coded), form.sop_class_uid, *uids),
         plan,
         str(source.headers[0].SeriesInstanceUID),
     )

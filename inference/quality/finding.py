@@ -9,7 +9,7 @@ from typing import Literal
 Severity = Literal["info", "warning", "serious"]
 """info: usual, to be known when a number is read; warning: the model may be wrong there; serious:
 the side or the position of the patient may be wrong."""
-NAMED = 6
+NAMED = 5
 """Structures that a sentence names at most; `Finding.structures` has all."""
 
 CUT_AT_ENDS = "CUT_AT_ENDS"

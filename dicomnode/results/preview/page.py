@@ -7,16 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from io import BytesIO
 
 import numpy as np
 from highdicom.color import CIELabColor
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, PngImagePlugin
 
+from dicomnode.domain.findings import Severity
 from dicomnode.results.codes import StructureCodes, load_codes
 from dicomnode.results.model import Measured, Model
+from dicomnode.results.preview.letters import (
+    AMBER,
+    COLOURS,
+    DIM,
+    GREY,
+    WHITE,
+    fitting,
+    font,
+    shortened,
+    wrapped,
+)
 from dicomnode.results.preview.planes import Plane, best_places, overlay
 from dicomnode.results.preview.solid import View, render
 from dicomnode.results.preview.space import Box, Grid, Space
@@ -37,7 +48,7 @@ _ASIDE, _ABOVE = 72, 52
 """Pixels that the letters of the directions take at both sides, and above and below."""
 _ROW = 23
 _MOST_ROWS = 24
-_WHITE, _GREY, _DIM, _AMBER = (240, 240, 240), (176, 176, 176), (104, 104, 104), (255, 190, 80)
+_BULLET, _LINE, _BETWEEN = 16, 21, 5
 _SOLIDS: tuple[tuple[str, frozenset[str], View], ...] = (
     ("Bones, from the front", frozenset({"bones"}), "front"),
     ("Bones, from the left", frozenset({"bones"}), "left"),
@@ -67,6 +78,8 @@ class Content:
     model: Model
     measurements: Sequence[Measured]
     findings: Sequence[str]
+    severities: Mapping[str, Severity]
+    """Of findings, by their sentence; of what is not in it nothing is known."""
     series_number: int | None
     slices: tuple[int, int]
     """Analysed, and in the series."""
@@ -102,14 +115,14 @@ def _head(draw: ImageDraw.ImageDraw, content: Content) -> None:
     used, total = content.slices
     series = "?" if content.series_number is None else content.series_number
     title = f"{'DEMONSTRATION MODEL  ' if model.demonstration else ''}{model.id} {model.version}"
-    draw.text((_EDGE, 10), title, fill=_WHITE, font=_font(28))
+    draw.text((_EDGE, 10), title, fill=WHITE, font=font(28))
     spacing = " x ".join(f"{value:.3g}" for value in reversed(scan.spacing_mm))
     of = f"{used} slices" if used == total else f"{used} of {total} slices"
     even = "" if scan.is_regular else ", tilted or unevenly spaced"
     line = f"{scan.modality} series {series}: {of}, {spacing} mm{even}"
-    draw.text((_EDGE, 48), line, fill=_GREY, font=_font(20))
-    draw.text((WIDTH - _EDGE, 26), DISCLAIMER, fill=_AMBER, font=_font(30), anchor="ra")
-    draw.line((0, _TOP - 6, WIDTH, _TOP - 6), fill=_DIM)
+    draw.text((_EDGE, 48), line, fill=GREY, font=font(20))
+    draw.text((WIDTH - _EDGE, 26), DISCLAIMER, fill=AMBER, font=font(30), anchor="ra")
+    draw.line((0, _TOP - 6, WIDTH, _TOP - 6), fill=DIM)
 
 
 def _solids(
@@ -122,7 +135,7 @@ def _solids(
     draw = ImageDraw.Draw(page)
     if grid is None:
         middle = (_PICTURES // 2, (_TOP + bottom) // 2)
-        draw.text(middle, NOTHING_FOUND, fill=_AMBER, font=_font(28), anchor="mm")
+        draw.text(middle, NOTHING_FOUND, fill=AMBER, font=font(28), anchor="mm")
         return
     names = _names(content.model)
     found = set(np.unique(grid.labels).tolist()) - {0}
@@ -190,56 +203,67 @@ def _put(page: Image.Image, picture: Image.Image, place: Place, title: str, kind
     """Put a picture into its place with its title and its four directions."""
     draw = ImageDraw.Draw(page)
     left, top, right, bottom = place
-    title = _shortened(title, 19, right - left - _EDGE)
-    draw.text((left + _EDGE, top + 2), title, fill=_GREY, font=_font(19))
+    title = shortened(title, 19, right - left - _EDGE)
+    draw.text((left + _EDGE, top + 2), title, fill=GREY, font=font(19))
     top += _CAPTION
     middle, centre = (left + right) // 2, (top + bottom) // 2
     x, y = middle - picture.width // 2, centre - picture.height // 2
     page.paste(picture, (x, y))
-    font = _font(20)
+    letter = font(20)
     letters = MARKS[kind]
-    draw.text((x - 6, centre), letters[0], fill=_WHITE, font=font, anchor="rm")
-    draw.text((x + picture.width + 6, centre), letters[1], fill=_WHITE, font=font, anchor="lm")
-    draw.text((middle, y - 3), letters[2], fill=_WHITE, font=font, anchor="mb")
-    draw.text((middle, y + picture.height + 3), letters[3], fill=_WHITE, font=font, anchor="mt")
+    draw.text((x - 6, centre), letters[0], fill=WHITE, font=letter, anchor="rm")
+    draw.text((x + picture.width + 6, centre), letters[1], fill=WHITE, font=letter, anchor="lm")
+    draw.text((middle, y - 3), letters[2], fill=WHITE, font=letter, anchor="mb")
+    draw.text((middle, y + picture.height + 3), letters[3], fill=WHITE, font=letter, anchor="mt")
 
 
 def _text(draw: ImageDraw.ImageDraw, content: Content, palette: NDArray[np.float64]) -> None:
     """Write the table of volumes and the findings at the right."""
     left, right = _PICTURES + 10, WIDTH - _EDGE
-    draw.line((_PICTURES, _TOP, _PICTURES, HEIGHT), fill=_DIM)
+    draw.line((_PICTURES, _TOP, _PICTURES, HEIGHT), fill=DIM)
     names = _names(content.model)
     titles = {label: codes.segment_label for label, codes in _codes(content.model).items()}
     rows = choose_rows(names, titles, content.measurements, _MOST_ROWS)
     y = _TOP + 2
     if rows:
-        small = _font(17)
-        draw.text((left, y), "Structure", fill=_GREY, font=small)
-        draw.text((right - 90, y), "mL", fill=_GREY, font=small, anchor="ra")
+        small = font(17)
+        draw.text((left, y), "Structure", fill=GREY, font=small)
+        draw.text((right - 90, y), "mL", fill=GREY, font=small, anchor="ra")
         measured = "mean HU" if content.scan.modality == "CT" else "signal"
-        draw.text((right, y), measured, fill=_GREY, font=small, anchor="ra")
+        draw.text((right, y), measured, fill=GREY, font=small, anchor="ra")
         y += _ROW + 2
         for row in rows:
             _line(draw, row, palette, y)
             y += _ROW
         y += 6
         if any(row.cut for row in rows):
-            y = _paragraph(draw, "> cut by the field of view: a part only", y, _AMBER, 17, 1)
+            y = _paragraph(draw, "> cut by the field of view: a part only", y, AMBER, 17, 1)
     for line in counted(names, content.measurements):
-        y = _paragraph(draw, line, y, _WHITE, 17, 2)
+        y = _paragraph(draw, line, y, WHITE, 17, 2)
     if content.measurements:
         said = f"{len(content.measurements)} structures found; all numbers are in the report."
-        y = _paragraph(draw, said, y, _GREY, 17, 2)
+        y = _paragraph(draw, said, y, GREY, 17, 2)
     y += 8
-    draw.line((left, y, right, y), fill=_DIM)
+    draw.line((left, y, right, y), fill=DIM)
     y += 6
-    room = (HEIGHT - y - 8) // 21
-    lines = [line for text in _findings(content) for line in _wrapped(text, 17, right - left)]
-    if len(lines) > room:
-        lines = [*lines[: max(0, room - 1)], "... more in the report."]
-    for line in lines:
-        draw.text((left, y), line, fill=_AMBER, font=_font(17))
-        y += 21
+    _write_findings(draw, content, y)
+
+
+def _write_findings(draw: ImageDraw.ImageDraw, content: Content, y: int) -> None:
+    """Write what fits, and say whether that is all; what is serious stands out."""
+    left, right = _PICTURES + 10, WIDTH - _EDGE
+    for text in dict.fromkeys(_findings(content)):
+        colour = COLOURS[content.severities.get(text, "warning")]
+        lines = wrapped(text, 17, right - left - _BULLET)
+        # A line is kept for the note, unless this one is the last and ends here.
+        if y + _LINE * (len(lines) + 1) > HEIGHT:
+            draw.text((left, y), "... more in the report.", fill=AMBER, font=font(17))
+            return
+        draw.rectangle((left, y + 7, left + 6, y + 13), fill=colour)
+        for line in lines:
+            draw.text((left + _BULLET, y), line, fill=colour, font=font(17))
+            y += _LINE
+        y += _BETWEEN
 
 
 def _findings(content: Content) -> Iterator[str]:
@@ -255,16 +279,17 @@ def _line(draw: ImageDraw.ImageDraw, row: Row, palette: NDArray[np.float64], y: 
     left, right = _PICTURES + 10, WIDTH - _EDGE
     red, green, blue = (int(value) for value in palette[row.label])
     draw.rectangle((left, y + 3, left + 14, y + 17), fill=(red, green, blue))
-    font, colour = _font(18), _AMBER if row.cut else _WHITE
-    title = _shortened(row.title, 18, right - 170 - left - 24)
-    draw.text((left + 24, y), title, fill=colour, font=font)
+    large, colour = font(18), AMBER if row.cut else WHITE
+    room = right - 160 - left - 24
+    size, title = fitting(row.title, room)
+    draw.text((left + 24, y + 18 - size), title, fill=colour, font=font(size))
     volume = f"{row.volume_ml:.1f}" if row.volume_ml < 100 else f"{row.volume_ml:.0f}"
     draw.text(
-        (right - 90, y), f"{'> ' if row.cut else ''}{volume}", fill=colour, font=font, anchor="ra"
+        (right - 90, y), f"{'> ' if row.cut else ''}{volume}", fill=colour, font=large, anchor="ra"
     )
     if row.mean is not None:
         # A minus sign of zero would be read as a number.
-        draw.text((right, y), f"{round(row.mean)}", fill=colour, font=font, anchor="ra")
+        draw.text((right, y), f"{round(row.mean)}", fill=colour, font=large, anchor="ra")
 
 
 def _paragraph(
@@ -272,32 +297,13 @@ def _paragraph(
 ) -> int:
     """Write at most so many lines; return where the next paragraph begins."""
     left, right = _PICTURES + 10, WIDTH - _EDGE
-    lines = _wrapped(text, size, right - left)
+    lines = wrapped(text, size, right - left)
     if len(lines) > most:
-        lines = [*lines[: most - 1], _shortened(f"{lines[most - 1]} ...", size, right - left)]
+        lines = [*lines[: most - 1], shortened(f"{lines[most - 1]} ...", size, right - left)]
     for line in lines:
-        draw.text((left, y), line, fill=colour, font=_font(size))
+        draw.text((left, y), line, fill=colour, font=font(size))
         y += size + 4
     return y
-
-
-def _wrapped(text: str, size: int, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _font(size).getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return [_shortened(line, size, width) for line in lines]
-
-
-def _shortened(text: str, size: int, width: int) -> str:
-    if _font(size).getlength(text) <= width:
-        return text
-    while text and _font(size).getlength(f"{text}...") > width:
-        text = text[:-1]
-    return f"{text}..."
 
 
 def _codes(model: Model) -> Mapping[int, StructureCodes]:
@@ -313,12 +319,3 @@ def _palette(model: Model) -> NDArray[np.float64]:
     for label, codes in _codes(model).items():
         palette[label] = CIELabColor.from_dicom_value(codes.cielab).to_rgb()
     return palette
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    # Pillow's own font: the same pixels on every machine with the same Pillow.
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise TypeError("Pillow was built without FreeType: it cannot write text of a size")
-    return font

@@ -205,6 +205,7 @@ def content(**changes: Any) -> Content:
         "model": MODEL,
         "measurements": tuple(Number(label=label) for label in MARKERS),
         "findings": (),
+        "severities": {},
         "series_number": 2,
         "slices": (50, 50),
     }
