@@ -16,6 +16,13 @@ SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 DATA_SET_DOES_NOT_MATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
+PLACED_BY_FRAME = frozenset(
+    f"1.2.840.10008.5.1.4.1.1.{last}"
+    for last in ("2.1", "2.2", "4.1", "4.4", "128.1", "130", "66.4", "66.7", "30", "6.2")
+)
+"""SOP Classes whose functional groups say where each frame is: Enhanced and Legacy Converted
+Enhanced CT, MR and PET, Segmentations, Parametric Map, Enhanced US Volume (PS3.3)."""
+
 PIXELS_DIFFER = 0xC001
 """Ours: the SOP Instance UID came before with other pixels or another place."""
 
@@ -94,7 +101,7 @@ def decide(
     study_patient: PatientKey | None,
     is_own_result: bool,
     is_rejected: bool = False,
-    same_pixels: bool | None = None,
+    same_image: bool | None = None,
 ) -> Decision:
     """Decide on a readable instance.
 
@@ -107,8 +114,8 @@ def decide(
         study_patient: whose the study is by what came before, if anything came.
         is_own_result: the SOP Instance UID is one of a result of this node.
         is_rejected: a rejection note of a trusted peer named it before it came.
-        same_pixels: whether the decoded pixels equal the known ones, where the encodings differ;
-            None where that was not or could not be found out.
+        same_image: where it `needs_comparing`, whether the decoded pixels and the frames' places
+            equal the known ones; None where that was not or could not be found out.
     """
     if (
         header.sop_instance_uid != request_sop_instance_uid
@@ -126,7 +133,7 @@ def decide(
             SUCCESS, Fate.DROP, "OWN_RESULT", INFO, "one of this node's results was routed back"
         )
     if known is not None:
-        return _decide_again(header, digest, known, same_pixels)
+        return _decide_again(header, digest, known, same_image)
     if is_rejected:
         return _decision(
             SUCCESS, Fate.STORE_ASIDE, "REJECTED_BEFORE", INFO, "a rejection note had named it"
@@ -147,23 +154,25 @@ def decide(
     return STORED
 
 
-def needs_decoding(header: Header, digest: str, known: StoredInstance | None) -> bool:
-    """Whether `decide` can only tell the pixels apart if both encodings are decoded."""
-    return (
-        known is not None
-        and digest != known.digest
-        and header.pixel_digest != known.pixel_digest
-        and header.geometry_digest == known.geometry_digest
-        and header.transfer_syntax_uid != known.transfer_syntax_uid
-    )
+def needs_comparing(header: Header, digest: str, known: StoredInstance | None) -> bool:
+    """Whether `decide` can only tell the images apart if both are opened and compared.
+
+    Two encodings have to be decoded. Where each frame has a place of its own, the digest of the
+    geometry knows nothing of it.
+    """
+    if known is None or digest == known.digest or header.geometry_digest != known.geometry_digest:
+        return False
+    if header.pixel_digest != known.pixel_digest:
+        return header.transfer_syntax_uid != known.transfer_syntax_uid
+    return header.sop_class_uid in PLACED_BY_FRAME
 
 
 def _decide_again(
-    header: Header, digest: str, known: StoredInstance, same_pixels: bool | None
+    header: Header, digest: str, known: StoredInstance, same_image: bool | None
 ) -> Decision:
     if digest == known.digest:
         return _decision(SUCCESS, Fate.DROP, "DUPLICATE", INFO, "the same bytes came again")
-    other_encoding = needs_decoding(header, digest, known)
+    is_open = needs_comparing(header, digest, known)
     if header.identity_digest != known.identity_digest or header.study_uid != known.study_uid:
         return _decision(
             SUCCESS,
@@ -173,17 +182,16 @@ def _decide_again(
             "the instance came again with another identity; the study is held",
             hold_study=True,
         )
-    if other_encoding and same_pixels is None:
+    if is_open and same_image is None:
         return _decision(
             SUCCESS,
             Fate.QUARANTINE,
             "PIXELS_NOT_COMPARED",
             ATTENTION,
-            "the instance came again in an encoding that cannot be decoded here; the first copy is"
-            " used",
+            "the instance came again in a form that cannot be compared; the first copy is used",
         )
-    pixels_differ = not same_pixels if other_encoding else header.pixel_digest != known.pixel_digest
-    if pixels_differ or header.geometry_digest != known.geometry_digest:
+    differs = not same_image if is_open else header.pixel_digest != known.pixel_digest
+    if differs or header.geometry_digest != known.geometry_digest:
         return _decision(
             PIXELS_DIFFER,
             Fate.QUARANTINE,

@@ -4,7 +4,7 @@ Pixels are hashed, and decoded only where two encodings of one instance have to 
 ledger, no network, no model.
 """
 
-from dicomnode.instances.comparing import same_pixels
+from dicomnode.instances.comparing import same_image
 from dicomnode.instances.fields import UnreadableError
 from dicomnode.instances.files import file_prefix, split_file
 from dicomnode.instances.reading import HeaderReader, Headers, read_file, read_header
@@ -16,6 +16,6 @@ __all__ = [
     "file_prefix",
     "read_file",
     "read_header",
-    "same_pixels",
+    "same_image",
     "split_file",
 ]

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from dicomnode.domain import admission
 from dicomnode.domain.admission import Decision, Fate
 from dicomnode.domain.records import Header
-from dicomnode.instances import Headers, UnreadableError, file_prefix, same_pixels, seals
+from dicomnode.instances import Headers, UnreadableError, file_prefix, same_image, seals
 from dicomnode.instances.seals import Seal
 from dicomnode.network.association import Answer, Outcome, StoreRequest
 from dicomnode.services.messages import Compare, GoneError, Line, Note, Settle, Store
@@ -192,8 +192,9 @@ class ArrivingInstance:
             os.fdatasync(self._file)
         answer: Decision | Compare = self._desk.ask(store)
         if isinstance(answer, Compare):
-            same = same_pixels(self._tmp, self._house.spool.path(answer.path))
-            decision = self._decision(replace(store, compared=True, same_pixels=same))
+            first = self._house.spool.path(answer.path)
+            same = same_image(self._tmp, first, decode=answer.decode)
+            decision = self._decision(replace(store, compared=True, same_image=same))
         else:
             decision = answer
         if decision.fate is Fate.QUARANTINE:

@@ -362,10 +362,12 @@ def _uncompared(stored: Stored) -> Store:
 def _decide(store: Store, known: Known) -> Decision | Compare:
     if (
         known.path is not None
+        and known.instance is not None
         and not store.compared
-        and admission.needs_decoding(store.header, store.digest, known.instance)
+        and admission.needs_comparing(store.header, store.digest, known.instance)
     ):
-        return Compare(known.path)
+        decode = store.header.pixel_digest != known.instance.pixel_digest
+        return Compare(known.path, decode)
     return admission.decide(
         store.header,
         request_sop_class_uid=store.sop_class_uid,
@@ -375,7 +377,7 @@ def _decide(store: Store, known: Known) -> Decision | Compare:
         study_patient=known.study_patient,
         is_own_result=known.is_own_result,
         is_rejected=known.is_rejected,
-        same_pixels=store.same_pixels,
+        same_image=store.same_image,
     )
 
 

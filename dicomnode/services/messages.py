@@ -86,8 +86,8 @@ class Store:
     tmp: str
     """The file, in the role's folder for what is unfinished."""
     compared: bool = False
-    """Whether `same_pixels` was found out, as far as it can be."""
-    same_pixels: bool | None = None
+    """Whether `same_image` was found out, as far as it can be."""
+    same_image: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +109,11 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """Decode the instance and this file, relative to the spool, and ask again."""
+    """Compare the instance with this file, relative to the spool, and ask again."""
 
     path: str
+    decode: bool
+    """Whether their pixels are encoded differently; else only the frames' places are compared."""
 
 
 @dataclass(frozen=True, slots=True)

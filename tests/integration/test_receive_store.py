@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
+from enhanced_ct import enhanced, read, save
 from nodes import Node
 from peers import Dcmtk, wait_until
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     JPEG2000,
     DeflatedExplicitVRLittleEndian,
@@ -25,6 +28,7 @@ from small_ct import CT, encoded, instance
 from sqlalchemy import select
 
 from dicomnode import instances as reading
+from dicomnode.demo.series import write_series
 from dicomnode.instances.seals import PREAMBLE_BYTES
 from dicomnode.ledger import tables
 
@@ -272,6 +276,48 @@ def test_other_pixels_or_another_place_are_refused_and_kept_aside(
         "MODALITY",
     )
     assert events_of(receiver, one)[-1] == "PIXELS_DIFFER"
+
+
+def _elsewhere(image: Dataset) -> None:
+    for frame in image.PerFrameFunctionalGroupsSequence:
+        x, y, z = frame.PlanePositionSequence[0].ImagePositionPatient
+        frame.PlanePositionSequence[0].ImagePositionPatient = [x, y, z + 0.5]
+
+
+def _swapped(image: Dataset) -> None:
+    first, second, *_ = image.PerFrameFunctionalGroupsSequence
+    first.PlanePositionSequence, second.PlanePositionSequence = (
+        second.PlanePositionSequence,
+        first.PlanePositionSequence,
+    )
+
+
+def _rescaled(image: Dataset) -> None:
+    (shared,) = image.SharedFunctionalGroupsSequence
+    shared.PixelValueTransformationSequence[0].RescaleIntercept = -1000
+
+
+def _with_another_header(image: Dataset) -> None:
+    image.InstitutionName = "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [(_with_another_header, 0x0000), (_elsewhere, 0xC001), (_swapped, 0xC001), (_rescaled, 0xC001)],
+)
+def test_frames_at_other_places_are_another_image(
+    receiver: Node, change: Callable[[Dataset], None], status: int
+) -> None:
+    study = f"1.2.77.{next(NUMBERS)}"
+    files = write_series(np.zeros((4, 4, 3), np.int16), np.diag([1.0, 1.0, 2.0, 1.0]))
+    image = read(enhanced(files, name=study))
+    image.StudyInstanceUID = study
+    image.SeriesInstanceUID = f"{study}.1"
+    first = Wire.of_file(save(image))
+    change(image)
+    assert store(receiver.port, first, Wire.of_file(save(image))) == [0x0000, status]
+    assert_stored(receiver, first)
+    assert events_of(receiver, first)[-1] == ("PIXELS_DIFFER" if status else "DUPLICATE_HEADER")
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ def test_no_answer_loses_bytes_or_lets_two_contents_pass_as_one(
         known=known,
         study_patient=study_patient,
         is_own_result=own,
-        same_pixels=same,
+        same_image=same,
     )
     if known is not None:
         assert decision.fate not in (Fate.STORE, Fate.STORE_ASIDE), "the first copy stays"

@@ -20,6 +20,7 @@ from dicomnode.domain.identifiers import (
 from dicomnode.domain.records import Header, StoredInstance
 
 EXPLICIT = TransferSyntaxUID("1.2.840.10008.1.2.1")
+ENHANCED = SOPClassUID("1.2.840.10008.5.1.4.1.1.2.1")
 RLE = TransferSyntaxUID("1.2.840.10008.1.2.5")
 HEADER = Header(
     study_uid=StudyUID("1.2.1"),
@@ -115,17 +116,17 @@ def encoded_otherwise(**changes: Any) -> Header:
 
 
 def test_the_same_pixels_in_another_encoding_are_a_duplicate() -> None:
-    decision = decided(encoded_otherwise(), known=STORED, digest="other", same_pixels=True)
+    decision = decided(encoded_otherwise(), known=STORED, digest="other", same_image=True)
     assert row(decision) == (0x0000, Fate.DROP, "DUPLICATE_HEADER", INFO, False)
 
 
 def test_other_pixels_in_another_encoding_are_refused() -> None:
-    decision = decided(encoded_otherwise(), known=STORED, digest="other", same_pixels=False)
+    decision = decided(encoded_otherwise(), known=STORED, digest="other", same_image=False)
     assert row(decision) == (0xC001, Fate.QUARANTINE, "PIXELS_DIFFER", ATTENTION, False)
 
 
 def test_an_encoding_that_cannot_be_compared_is_kept_aside_and_said() -> None:
-    decision = decided(encoded_otherwise(), known=STORED, digest="other", same_pixels=None)
+    decision = decided(encoded_otherwise(), known=STORED, digest="other", same_image=None)
     expected = (0x0000, Fate.QUARANTINE, "PIXELS_NOT_COMPARED", ATTENTION, False)
     assert row(decision) == expected
 
@@ -184,9 +185,11 @@ def test_a_result_of_another_node_is_kept_and_triggers_nothing() -> None:
         (encoded_otherwise(geometry_digest="other"), "other", STORED, False),
         (replace(HEADER, transfer_syntax_uid=RLE), "other", STORED, False),  # equal as encoded
         (replace(HEADER, pixel_digest="other"), "other", STORED, False),  # one encoding
+        (replace(HEADER, sop_class_uid=ENHANCED), "other", STORED, True),  # frames have places
+        (replace(HEADER, sop_class_uid=ENHANCED), "bytes", STORED, False),
     ],
 )
-def test_pixels_are_decoded_only_where_nothing_else_tells(
+def test_images_are_compared_only_where_nothing_else_tells(
     header: Header, digest: str, known: StoredInstance | None, needed: bool
 ) -> None:
-    assert admission.needs_decoding(header, digest, known) == needed
+    assert admission.needs_comparing(header, digest, known) == needed

@@ -30,7 +30,7 @@ from dicomnode import instances
 from dicomnode.domain.identifiers import TransferSyntaxUID
 from dicomnode.domain.plans import MANUFACTURER
 from dicomnode.domain.records import Header
-from dicomnode.instances import UnreadableError, file_prefix, read_header, same_pixels, split_file
+from dicomnode.instances import UnreadableError, file_prefix, read_header, same_image, split_file
 
 # pydicom warns of what is odd; the node silences it, because it quotes values.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -282,7 +282,7 @@ def same(tmp_path: Path) -> Callable[[bytes, bytes], bool | None]:
     def compare(one: bytes, other: bytes) -> bool | None:
         (tmp_path / "one").write_bytes(one)
         (tmp_path / "other").write_bytes(other)
-        return same_pixels(tmp_path / "one", tmp_path / "other")
+        return same_image(tmp_path / "one", tmp_path / "other", decode=True)
 
     return compare
 
