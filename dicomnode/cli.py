@@ -24,6 +24,8 @@ from dicomnode.models_cli import app as models_app
 from dicomnode.settings import Settings, find_config, load
 
 if TYPE_CHECKING:
+    from dicomnode.domain.choosing import Verdict
+    from dicomnode.domain.records import SeriesFacts
     from dicomnode.ledger import Transaction
 
 app = typer.Typer(
@@ -217,6 +219,29 @@ def requeue(
         _act(config_option, lambda tx, who: actions.requeue_job(tx, job, who), "queued")
     elif delivery is not None:
         _act(config_option, lambda tx, who: actions.requeue_delivery(tx, delivery, who), "queued")
+
+
+@app.command()
+def analyze(
+    series: Annotated[str, typer.Argument(metavar="UID", help="Series Instance UID.")],
+    config_option: ConfigOption = None,
+) -> None:
+    """Analyse a series that another one was chosen over, by the rule that matches it."""
+    from dicomnode.domain.choosing import choose_alone
+    from dicomnode.ledger.choosing import analyze_by_hand
+
+    settings = load(config_option)
+
+    def act(tx: Transaction, who: str) -> int:
+        def decide(facts: SeriesFacts) -> Verdict:
+            return choose_alone(settings.rules, settings.choosing, facts)
+
+        verdict = analyze_by_hand(tx, series, decide, who)
+        if verdict is not None and not verdict.is_chosen:
+            raise SettingsError(f"it cannot be analysed: {verdict.code}: {verdict.why}")
+        return int(verdict is not None)
+
+    _act(config_option, act, "queued")
 
 
 @app.command()

@@ -69,6 +69,7 @@ class Standing(StrEnum):
 
 CHOSEN = "CHOSEN"
 CHOSEN_ALL = "CHOSEN_ALL"
+CHOSEN_BY_HAND = "CHOSEN_BY_HAND"
 BETTER_CHOSEN = "BETTER_CHOSEN"
 CAME_TOO_LATE = "CAME_TOO_LATE"
 ANALYSIS_REFUSED = "ANALYSIS_REFUSED"
@@ -82,6 +83,7 @@ TOO_FEW_SLICES = "TOO_FEW_SLICES"
 VERDICTS: Mapping[str, str] = {
     CHOSEN: "It is analysed: the best of its Frame of Reference for the model, or the only one.",
     CHOSEN_ALL: "It is analysed: its rule says `choose: all`.",
+    CHOSEN_BY_HAND: "It is analysed: a person has asked for it.",
     BETTER_CHOSEN: "Another series of the same Frame of Reference is better for the model.",
     CAME_TOO_LATE: (
         "It is better than the series that was analysed, but came when that was done already."
@@ -166,6 +168,11 @@ def choose_series(
         for verdict in _of_group(candidates, done.get(key)):
             verdicts[verdict.series_uid] = verdict
     return verdicts
+
+
+def choose_alone(rules: Sequence[Rule], policy: ChoosingPolicy, facts: SeriesFacts) -> Verdict:
+    """Decide on a series as if there were no other, and its study of any age: a person wants it."""
+    return _alone(rules, policy, facts, lambda choice: choice)
 
 
 def _alone(

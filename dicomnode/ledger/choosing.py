@@ -18,13 +18,13 @@ from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.assembly import AssemblyPolicy, days_too_old
 from dicomnode.domain.choosing import Before, Standing, Verdict
 from dicomnode.domain.images import ImageFacts, decode
-from dicomnode.domain.lifecycle import CANCELLED, DONE, LEASED, QUARANTINED, QUEUED, REFUSED
+from dicomnode.domain.lifecycle import CANCELLED, CLOSED, DONE, LEASED, QUARANTINED, QUEUED, REFUSED
 from dicomnode.domain.records import SeriesFacts
 from dicomnode.domain.routing import Choice
 from dicomnode.domain.series import NOTHING_COUNTS, Member, summarise
 from dicomnode.domain.turns import urgency
 from dicomnode.ledger.core import Transaction
-from dicomnode.ledger.tables import association, instance, job, series
+from dicomnode.ledger.tables import association, event, instance, job, series, study
 
 
 class Chooser(Protocol):
@@ -48,9 +48,12 @@ def queue_jobs(
     before = _before(tx, study_row.id)
     of_right_age = partial(of_age, study_row=study_row, policy=policy)
     verdicts = chooser(list(facts.values()), before, of_right_age)
+    by_hand = _by_hand(tx, study_row.id)
     queued = 0
     for row in rows:
         verdict = verdicts[row.series_uid]
+        if row.id in by_hand:
+            continue  # a person has chosen it
         if verdict.code == NOTHING_COUNTS and _is_rejected(tx, row.id):
             verdict = replace(verdict, why="all its instances were rejected")
         _record(tx, study_row, row, verdict, facts[row.series_uid])
@@ -67,6 +70,65 @@ def queue_jobs(
             study=study_row.id,
         )
     return queued
+
+
+def analyze_by_hand(
+    tx: Transaction, series_uid: str, decide: Callable[[SeriesFacts], Verdict], who: str
+) -> Verdict | None:
+    """Queue a job for a series of a closed study that another one was chosen over.
+
+    Args:
+        tx: of the ledger.
+        series_uid: whose.
+        decide: `domain.choosing.choose_alone` with rules and policy.
+        who: asks for it.
+
+    Returns:
+        The verdict: chosen, or why it cannot be analysed; `None` where there is nothing to do: no
+        such series, its study is open or held, or it has its job already.
+    """
+    row = tx.connection.execute(select(series).where(series.c.series_uid == series_uid)).first()
+    if row is None:
+        return None
+    study_row = tx.connection.execute(
+        select(study).where(study.c.id == row.study_id).with_for_update(key_share=True)
+    ).one()
+    if study_row.state != CLOSED:
+        return None
+    all_rows = tx.connection.execute(select(series).where(series.c.study_id == row.study_id)).all()
+    facts = series_facts(tx, row.study_id, all_rows)[series_uid]
+    verdict = decide(facts)
+    if not verdict.is_chosen:
+        return verdict
+    if not _queue(tx, study_row, row, verdict.choice, by_hand=True):
+        return None
+    verdict = replace(verdict, code=choosing.CHOSEN_BY_HAND)
+    _record(tx, study_row, row, verdict, facts)
+    tx.connection.execute(
+        event.update()
+        .where(
+            event.c.series_id == row.id,
+            event.c.code == "BETTER_SERIES_LATE",
+            event.c.resolved_at.is_(None),
+        )
+        .values(resolved_at=tx.now)
+    )
+    tx.event("ANALYSIS_ASKED_FOR", detail=f"by {who}", study=row.study_id, series=row.id)
+    return verdict
+
+
+def _by_hand(tx: Transaction, study_id: int) -> set[int]:
+    """Return the series that a person had analysed, in their present generation."""
+    found = tx.connection.execute(
+        select(job.c.series_id)
+        .join(series, series.c.id == job.c.series_id)
+        .where(
+            job.c.study_id == study_id,
+            job.c.by_hand == 1,
+            job.c.generation == series.c.generation,
+        )
+    )
+    return set(found.scalars())
 
 
 def _is_rejected(tx: Transaction, series_id: int) -> bool:
@@ -183,7 +245,14 @@ def _record(
         )
 
 
-def _queue(tx: Transaction, study_row: Row[Any], series_row: Row[Any], choice: Choice) -> int:
+def _queue(
+    tx: Transaction,
+    study_row: Row[Any],
+    series_row: Row[Any],
+    choice: Choice,
+    *,
+    by_hand: bool = False,
+) -> int:
     generation = _generation(tx, series_row, choice)
     inserted = tx.insert_once(
         job,
@@ -197,6 +266,7 @@ def _queue(tx: Transaction, study_row: Row[Any], series_row: Row[Any], choice: C
         destinations=list(choice.destinations),
         options=asdict(choice.options),
         monoenergetic=int(choice.monoenergetic),
+        by_hand=int(by_hand),
         urgency=urgency(rule_says_stat=choice.stat, requested=series_row.requested_priority),
         state=QUEUED,
         due_at=tx.now,

@@ -210,6 +210,7 @@ job = Table(
     Column("destinations", JSON, nullable=False),
     Column("options", JSON, nullable=False),
     Column("monoenergetic", Integer, nullable=False, default=0),
+    Column("by_hand", Integer, nullable=False, default=0),
     Column("urgency", Integer, nullable=False, default=1),
     Column("state", CODE, nullable=False),
     Column("attempt", Integer, nullable=False, default=0),

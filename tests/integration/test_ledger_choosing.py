@@ -22,13 +22,13 @@ from ledger_kit import (
 from studies import IMAGE
 
 from dicomnode.domain.assembly import Close
-from dicomnode.domain.choosing import ChoosingPolicy, choose_series
+from dicomnode.domain.choosing import ChoosingPolicy, Verdict, choose_alone, choose_series
 from dicomnode.domain.images import encode
 from dicomnode.domain.outcomes import Refuse
 from dicomnode.domain.records import Header
 from dicomnode.domain.routing import Condition, Rule
 from dicomnode.ledger import Ledger, closing, overview
-from dicomnode.ledger.choosing import series_facts
+from dicomnode.ledger.choosing import analyze_by_hand, series_facts
 from dicomnode.ledger.tables import event, instance, job, series, study
 
 RULES = (Rule(name="CT", model="demo", when=Condition(modality=("CT",))),)
@@ -112,6 +112,36 @@ def test_no_event_and_so_no_log_has_a_description(ledger: Ledger, clock: Any) ->
     assert {"CHOICE_CHANGED", "BETTER_SERIES_LATE"} <= set(codes(ledger))
     assert "Mueller" in rows(ledger, series)[0].choice  # in the ledger, for its user alone
     assert not [row.detail for row in rows(ledger, event) if "Mueller" in row.detail]
+
+
+def test_a_person_has_a_series_analysed_that_came_too_late(ledger: Ledger, clock: Any) -> None:
+    receive(ledger, *THICK)
+    close(ledger, clock)
+    finish(ledger, claimed(ledger))
+    receive(ledger, *THIN)
+    close(ledger, clock)
+    assert choices(ledger)[5] == "CAME_TOO_LATE"
+    late = next(row for row in rows(ledger, series) if row.series_number == 5)
+
+    def ask(uid: str) -> Verdict | None:
+        with ledger.transaction() as tx:
+            return analyze_by_hand(tx, uid, partial(choose_alone, RULES, ChoosingPolicy()), "me")
+
+    asked = ask(late.series_uid)
+    assert asked is not None
+    assert asked.code == "CHOSEN_BY_HAND"
+    assert states(ledger, job) == ["DONE", "QUEUED"]
+    assert "ANALYSIS_ASKED_FOR" in codes(ledger)
+    assert ask(late.series_uid) is None, "once"
+    assert ask("1.2.99") is None
+    receive(ledger, *stack(6, description="Iodine map"))  # the study closes once more meanwhile
+    close(ledger, clock)
+    assert choices(ledger)[5] == "CHOSEN_BY_HAND"
+    assert states(ledger, job) == ["DONE", "QUEUED"]
+    unfit = next(row for row in rows(ledger, series) if row.series_number == 6)
+    refused = ask(unfit.series_uid)
+    assert refused is not None
+    assert refused.code == "DERIVED_MAP"
 
 
 def test_nothing_to_analyse_is_told(ledger: Ledger, clock: Any) -> None:

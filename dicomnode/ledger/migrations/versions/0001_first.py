@@ -234,6 +234,7 @@ def upgrade() -> None:
         sa.Column("destinations", sa.JSON(), nullable=False),
         sa.Column("options", sa.JSON(), nullable=False),
         sa.Column("monoenergetic", sa.Integer(), nullable=False),
+        sa.Column("by_hand", sa.Integer(), nullable=False),
         sa.Column("urgency", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(length=64), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
