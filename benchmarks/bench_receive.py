@@ -2,9 +2,10 @@
 
 300 CT of 512x512 (int16) on loopback, sent by DCMTK's storescu and dcmsend with TCP_NODELAY=1, over
 one association and over four. storescp and Orthanc synchronise nothing; this node answers only
-when file and row are synchronised, so what the disk allows is printed beside. Ends with 1 if the
-node is slower than 0.8 of storescp's default on one association, slower than twice Orthanc on
-four, or slowed down by more than a fifth by an analysis.
+when the file is synchronised, so what the disk allows is printed beside. Ends with 1 if the node is
+slower than 0.8 of storescp's default on one association, slower than twice Orthanc on four, or
+slowed down by more than a fifth by an analysis. What an analysis costs is judged in memory: a
+virtual disk works on the processors that the analysis has, and what it loses is printed beside.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ BUSY = (
     "import numpy as np; a = np.ones((900, 900))\n"
     "while os.getppid() != 1: a @ a"
 )
+BUSY_NODE = "dicomnode, beside an analysis a core"
+MEMORY = Path("/dev/shm")
 Rates = dict[str, list[float]]
 
 
@@ -80,7 +83,9 @@ def _measure(folder: Path, rates: Rates) -> None:
         "storescp": _storescp,
         "Orthanc": _orthanc,
         "dicomnode": _node,
-        "dicomnode, a core busy with an analysis a core": _busy_node,
+        BUSY_NODE: _busy_node,
+        "dicomnode in memory": _memory_node,
+        "dicomnode in memory, beside an analysis a core": _busy_memory_node,
     }
     for receiver, start in receivers.items():
         for program in ("storescu", "dcmsend"):
@@ -190,6 +195,19 @@ def _busy_node(folder: Path) -> Receiver:
 
 
 @contextmanager
+def _memory_node(_folder: Path) -> Receiver:
+    """On a file system in memory, which synchronises nothing: the processors' share alone."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name, _node(Path(name)) as receiver:
+        yield receiver
+
+
+@contextmanager
+def _busy_memory_node(folder: Path) -> Receiver:
+    with _busy(), _memory_node(folder) as receiver:
+        yield receiver
+
+
+@contextmanager
 def _busy() -> Iterator[None]:
     """Compute on every core, as an analysis does and in its scheduling class."""
     busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(os.cpu_count() or 1)]
@@ -219,10 +237,10 @@ def _judge(table: dict[str, float]) -> int:
         ("of storescp, 1 association", OF_STORESCP, "dicomnode, {}, 1", "storescp, {}, 1"),
         ("of Orthanc, 4 associations", OF_ORTHANC, "dicomnode, {}, 4", "Orthanc, {}, 4"),
         (
-            "of itself undisturbed, 4 associations",
+            "of itself undisturbed, in memory, 4 associations",
             OF_UNDISTURBED,
-            "dicomnode, a core busy with an analysis a core, {}, 4",
-            "dicomnode, {}, 4",
+            "dicomnode in memory, beside an analysis a core, {}, 4",
+            "dicomnode in memory, {}, 4",
         ),
     ):
         found = [
