@@ -96,7 +96,7 @@ class Node:
         }
         if to is not None:
             document["peers"]["ARCHIVE"]["port"] = to
-            document["destinations"] = {"archive": {"peer": "ARCHIVE", "kind": "mixed"}}
+            document["destinations"] = {"archive": {"peer": "ARCHIVE"}}
         self.document = merged(document, overrides or {})
         self.write_config()
 

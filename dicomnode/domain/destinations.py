@@ -55,7 +55,7 @@ class Destination:
     """Which objects it gets."""
     objects: tuple[str, ...] = ()
     """The objects themselves; a profile then says nothing."""
-    kind: Literal["clinical", "research", "mixed"] = "clinical"
+    kind: Literal["clinical", "research", "mixed"] = "mixed"
     """clinical: never gets what is de-identified; research: nothing else; mixed: both."""
     allow_demo: bool = False
     """Results of demonstration models may go there although it is not this machine."""
