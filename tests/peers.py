@@ -35,6 +35,9 @@ SYSTEM_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 """Where DCMTK lies: an active environment's `storescu` is pynetdicom's script of that name."""
 DCMTK_ENVIRONMENT = {"TCP_NODELAY": "1", "PATH": SYSTEM_PATH}
 """Without it DCMTK and Orthanc lose about 40 ms an object to Nagle's algorithm."""
+OHIF = Path(__file__).parent / "viewers/ohif/package/dist"
+"""`make test-viewer` puts it there."""
+DICOM_WEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 CORNERSTONE = Path(__file__).parent / "viewers/node_modules/@cornerstonejs/adapters"
 """`make test` puts it there where npm is."""
 
@@ -53,14 +56,19 @@ def postgres_bin() -> Path | None:
 def missing_peers(names: Iterable[str]) -> list[str]:
     """Return which of the named peers this machine lacks.
 
-    `orthanc`, `postgres`, `dcmtk` and `cornerstone` (packages of npm, for Node 20 or newer) are
-    known by name; any other name is a program on the path.
+    `orthanc`, `orthanc-dicomweb` (its plugin), `postgres`, `dcmtk`, `cornerstone` (packages of
+    npm, for Node 20 or newer) and `ohif` are known by name; any other name is a program on the
+    path.
     """
     programs = {"orthanc": ["Orthanc"], "dcmtk": ["storescu", "echoscu", "dsrdump", "dcmqrscp"]}
     missing = []
     for name in names:
         if name == "postgres":
             there = postgres_bin() is not None
+        elif name == "orthanc-dicomweb":
+            there = DICOM_WEB_PLUGIN.is_file()
+        elif name == "ohif":
+            there = OHIF.is_dir()
         elif name == "cornerstone":
             there = CORNERSTONE.is_dir() and _node_version() >= 20
         elif name in programs:
