@@ -8,9 +8,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+OHIF := tests/viewers/ohif/package/dist/index.html
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test npm test-histories lint train-demo parity bench bench-decode bench-receive bench-gpu clean
+.PHONY: demo test npm test-viewer test-histories lint train-demo parity bench bench-decode bench-receive bench-gpu clean
 
 demo: $(VENV)/.work
 	$(BIN)/dicomnode demo
@@ -25,6 +26,20 @@ npm:
 
 $(NPM): tests/viewers/package-lock.json
 	npm ci --prefix tests/viewers --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
+
+# The results in OHIF, in Debian's chromium, over Orthanc's DICOMweb: minutes. It needs apt's chromium,
+# orthanc and orthanc-dicomweb. DICOMNODE_PICTURES=docs/images renews the pictures in the documents.
+test-viewer: $(VENV)/.test $(OHIF)
+	DICOMNODE_VIEWER=1 $(BIN)/python -m pytest tests/viewer
+
+# Its ready build alone: `npm ci` would fetch all that it was built from.
+OHIF_VERSION := 3.13.2
+$(OHIF): tests/viewers/ohif.sha512
+	mkdir -p tests/viewers/ohif
+	cd tests/viewers/ohif && npm pack --silent @ohif/app@$(OHIF_VERSION) \
+	  && sha512sum --check --quiet ../ohif.sha512 \
+	  && tar xzf ohif-app-$(OHIF_VERSION).tgz && rm ohif-app-$(OHIF_VERSION).tgz
 	touch $@
 
 # Thousands of histories of studies through the ledger: minutes.
@@ -89,4 +104,4 @@ $(VENV)/.test: $(VENV)/.work
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo-output tests/viewers/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo-output tests/viewers/node_modules tests/viewers/ohif .mypy_cache .pytest_cache .ruff_cache .hypothesis

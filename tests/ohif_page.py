@@ -7,6 +7,7 @@ The page is asked through the objects that OHIF itself puts there (`cornerstone`
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Playwright
+from playwright.sync_api import TimeoutError as Overdue
 
 CHROMIUM = "/usr/bin/chromium"
 OPTIONS = (  # WebGL without a graphics card
@@ -28,38 +30,57 @@ OPTIONS = (  # WebGL without a graphics card
 )
 WINDOW = (1366, 768)
 PATIENCE_MS = 90_000.0
+MARKS_MS = 4000.0
 THUMBNAILS = '[data-cy="study-browser-thumbnail"], [data-cy="study-browser-thumbnail-no-image"]'
 SIDES = ("left", "top")
 VIEWPORT = """
 const id = services.viewportGridService.getState().activeViewportId;
 const viewport = services.cornerstoneViewportService.getCornerstoneViewport(id);
 """
-OPENED = f"""() => {{
+ENCODE = """
+const encode = (pixels) => {
+  let text = '';
+  for (const value of pixels) text += String.fromCharCode(value);
+  return btoa(text);
+};
+"""
+MODALITY = f"""() => {{
   {VIEWPORT}
   const shown = services.viewportGridService.getState().viewports.get(id).displaySetInstanceUIDs;
-  const source = services.displaySetService.getDisplaySetByUID(shown[0]).Modality !== 'SEG';
+  return services.displaySetService.getDisplaySetByUID(shown[0]).Modality;
+}}"""
+PIXELS = f"""() => {{
+  {VIEWPORT}
+  {ENCODE}
+  const image = cornerstone.cache.getImage(viewport.getCurrentImageId());
+  return [image.rows, image.columns, encode(image.getPixelData())];
+}}"""
+OPENED = f"""() => {{
+  {VIEWPORT}
+  const source = ({MODALITY})() !== 'SEG';
   const laid = services.segmentationService.getSegmentationRepresentations(id).length > 0;
   return source && laid && viewport?.getCurrentImageId?.() !== undefined;
 }}"""
 """The SEG gave its place to its source, with which it is shown from then on."""
-LABELS = """async () => {
-  const { cache, metaData } = cornerstone;
+LABELS = f"""async () => {{
+  const {{ cache, metaData }} = cornerstone;
   const found = cornerstoneTools.segmentation.state.getSegmentations();
-  const encode = (pixels) => {
-    let text = '';
-    for (const value of pixels) text += String.fromCharCode(value);
-    return btoa(text);
-  };
-  return found.map((one) => ({
+  {ENCODE}
+  return found.map((one) => ({{
     id: one.segmentationId,
     segments: Object.values(one.segments).map((item) => [item.segmentIndex, item.label]),
-    images: one.representationData.Labelmap.imageIds.map((id) => {
+    images: one.representationData.Labelmap.imageIds.map((id) => {{
       const image = cache.getImage(id);
       const source = metaData.get('instance', image.referencedImageId);
       return [source.SOPInstanceUID, image.rows, image.columns, encode(image.getPixelData())];
-    }),
-  }));
-}"""
+    }}),
+  }}));
+}}"""
+ZOOM = f"""() => {{
+  {VIEWPORT}
+  viewport?.setZoom?.(viewport.getZoom() * 0.98);
+  viewport?.render();
+}}"""
 COLOURS = f"""([segmentation, numbers]) => {{
   {VIEWPORT}
   const color = cornerstoneTools.segmentation.config.color;
@@ -148,8 +169,17 @@ class Ohif:
         )
 
     def _wait_for_marks(self) -> None:
-        """They come last; who goes on sooner, as no reader could, sometimes never sees them."""
-        self.page.locator(".left-mid.orientation-marker").wait_for()
+        """Wait for the letters at the viewport's sides, which come last.
+
+        The viewer sometimes draws them only when the picture is next moved: so it is zoomed.
+        """
+        marker = self.page.locator(".left-mid.orientation-marker")
+        for _ in range(10):
+            with contextlib.suppress(Overdue):
+                marker.wait_for(timeout=MARKS_MS)
+                return
+            self.page.evaluate(ZOOM)
+        marker.wait_for()
 
     def colours(self, overlay: Overlay, numbers: Sequence[int]) -> NDArray[np.float64]:
         """Return the colours [number, red green blue] of segments, 0 to 255."""
@@ -169,11 +199,20 @@ class Ohif:
         """Wait for an image to be in the active viewport."""
         self.page.wait_for_function(f"(uid) => ({SHOWN})() === uid", arg=sop_instance_uid)
 
-    def canvas(self) -> NDArray[np.float64]:
-        """Return what the active viewport shows, freshly drawn: [row, column, red green blue]."""
-        _, url = self.page.evaluate(CANVAS)
-        image = Image.open(BytesIO(base64.b64decode(url.partition(",")[2])))
-        return np.asarray(image.convert("RGB"), float)
+    def wait_until_modality(self, modality: str) -> None:
+        """Wait for a series of a modality to be in the active viewport."""
+        self.page.wait_for_function(f"(modality) => ({MODALITY})() === modality", arg=modality)
+
+    def held_pixels(self) -> NDArray[np.uint8]:
+        """Return the colour image of the active viewport [row, column, red green blue]."""
+        rows, columns, text = self.page.evaluate(PIXELS)
+        data = np.frombuffer(base64.b64decode(text), np.uint8)
+        return data.reshape(rows, columns, -1)[..., :3]
+
+    def open_panel(self) -> None:
+        """Open the list of segments at the right."""
+        self.page.locator('[data-cy="panelSegmentation-btn"]').click()
+        self.page.wait_for_timeout(1000.0)  # it slides in
 
     def pixels_at(self, world: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Return what is rendered at points [n, 3] in the patient (LPS+ mm), freshly drawn.
@@ -198,6 +237,7 @@ class Ohif:
         return {side: marker.inner_text().strip() for side, marker in found.items()}
 
     def picture(self, path: Path) -> None:
-        """Take a picture of the window."""
+        """Take a picture of the window, small enough to be kept."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=path)
+        shot = Image.open(BytesIO(self.page.screenshot())).convert("RGB")
+        shot.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)

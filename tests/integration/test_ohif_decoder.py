@@ -18,7 +18,10 @@ import pytest
 from analysis_kit import ConstantPredictor, MarkerPredictor, files_below, model_card, plan
 from enhanced_ct import concatenated, legacy_converted
 from numpy.typing import NDArray
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from dicomnode.deflating import transcode
+from dicomnode.domain.identifiers import TransferSyntaxUID
 from dicomnode.domain.plans import Analysis
 from dicomnode.pipeline import analyze
 
@@ -26,20 +29,19 @@ pytestmark = pytest.mark.peer("cornerstone")
 
 STRAIGHT = (
     "supine",
-    "supine, towards the feet",
     "prone",
-    "feet first",
     "feet first prone",
     "decubitus left",
     "coronal",
     "sagittal",
     "33 degrees oblique",
 )
-IRREGULAR = tuple(irregular_series.CASES)
+IRREGULAR = ("tilted by 18 degrees", "slices missing", "tilted and uneven")
 MULTIFRAME = ("legacy converted", "enhanced, in two parts")
 CASES = (*STRAIGHT, *IRREGULAR, *MULTIFRAME)
 CARD = model_card((1.5, 1.5, 1.5))
-SEG_ONLY = plan(objects=("seg",))
+KINDS = ("seg", "labelmap")
+BOTH = plan(objects=KINDS)
 
 
 def source(name: str) -> list[bytes]:
@@ -57,7 +59,7 @@ def source(name: str) -> list[bytes]:
 def analysed(name: str, files: list[bytes]) -> Analysis:
     kit = irregular_series if name in IRREGULAR else marker_series
     predictor = MarkerPredictor({m.label: m.centre for m in kit.MARKERS}, 1000, 1.5)
-    return analyze(files, SEG_ONLY, predictor=predictor, card=CARD)
+    return analyze(files, BOTH, predictor=predictor, card=CARD)
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +78,24 @@ def decoded(
     analyses: dict[str, Analysis],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, ohif.Decoded]:
-    jobs = {name: (sources[name], analyses[name].results[0].data) for name in CASES}
-    jobs["turned over"] = (sources["supine"], turned_over(analyses["supine"].results[0].data))
-    return ohif.decode(jobs, tmp_path_factory.mktemp("decoder"))
+    jobs = {
+        f"{name} {result.kind}": (sources[name], result.data)
+        for name in CASES
+        for result in analyses[name].results
+    }
+    seg = analyses["supine"].results[0].data
+    folder = tmp_path_factory.mktemp("decoder")
+    jobs["deflated"] = (sources["supine"], deflated(seg, folder))
+    jobs["turned over"] = (sources["supine"], turned_over(seg))
+    return ohif.decode(jobs, folder)
+
+
+def deflated(seg: bytes, folder: Path) -> bytes:
+    """Return a Segmentation as it goes to an archive that takes Deflated Explicit VR."""
+    (folder / "explicit.dcm").write_bytes(seg)
+    syntax = TransferSyntaxUID(DeflatedExplicitVRLittleEndian)
+    transcode(folder / "explicit.dcm", folder / "deflated.dcm", syntax)
+    return (folder / "deflated.dcm").read_bytes()
 
 
 def turned_over(seg: bytes) -> bytes:
@@ -115,22 +132,26 @@ def by_label(found: ohif.Decoded, seg: bytes) -> dict[tuple[str, int], NDArray[n
     return {key: table[numbers] for key, numbers in found.numbers.items()}
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CASES)
 def test_the_label_map_comes_back_voxel_for_voxel(
-    name: str, analyses: dict[str, Analysis], decoded: dict[str, ohif.Decoded]
+    name: str, kind: str, analyses: dict[str, Analysis], decoded: dict[str, ohif.Decoded]
 ) -> None:
-    seg = analyses[name].results[0]
-    expected, found = stored_labels(analyses[name]), by_label(decoded[name], seg.data)
+    (seg,) = (item for item in analyses[name].results if item.kind == kind)
+    expected = stored_labels(analyses[name])
+    found = by_label(decoded[f"{name} {kind}"], seg.data)
     assert set(found) == set(expected)
-    assert {int(label) for image in expected.values() for label in np.unique(image)} == {
-        0,
-        3,
-        5,
-        90,
-    }
+    assert set(np.unique(list(expected.values()))) == {0, 3, 5, 90}
     empty = [key for key, labels in expected.items() if not labels.any()]
-    assert empty, "some slices hold nothing and have no frame"
+    assert empty, "some slices hold nothing; a BINARY Segmentation has no frame of them"
     assert {key for key in expected if not np.array_equal(found[key], expected[key])} == set()
+
+
+def test_a_deflated_segmentation_is_the_same(decoded: dict[str, ohif.Decoded]) -> None:
+    plain, small = decoded["supine seg"], decoded["deflated"]
+    assert small.problems == ()
+    assert set(small.numbers) == set(plain.numbers)
+    assert all(np.array_equal(small.numbers[key], plain.numbers[key]) for key in plain.numbers)
 
 
 def test_a_segmentation_that_is_turned_over_is_noticed(
@@ -146,8 +167,9 @@ def test_the_label_map_of_a_real_series_comes_back(test_data: Path, tmp_path: Pa
     files = files_below(test_data / "crlm-ct-1004/image")
     box = {3: (slice(25, 50), slice(50, 60), slice(80, 110)), 5: (slice(5, 9),) * 3}
     card = model_card((3.0, 3.0, 3.0))
-    analysis = analyze(files, SEG_ONLY, predictor=ConstantPredictor(box), card=card)
-    seg = analysis.results[0].data
-    found = by_label(ohif.decode({"real": (files, seg)}, tmp_path)["real"], seg)
-    for key, labels in stored_labels(analysis).items():
-        assert np.array_equal(found[key], labels)
+    analysis = analyze(files, BOTH, predictor=ConstantPredictor(box), card=card)
+    jobs = {item.kind: (files, item.data) for item in analysis.results}
+    for kind, found in ohif.decode(jobs, tmp_path).items():
+        labels = by_label(found, jobs[kind][1])
+        for key, expected in stored_labels(analysis).items():
+            assert np.array_equal(labels[key], expected)
