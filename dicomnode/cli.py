@@ -245,6 +245,39 @@ def analyze(
 
 
 @app.command()
+def withdraw(
+    study: Annotated[str, typer.Argument(metavar="UID", help="Study Instance UID.")],
+    reason: Annotated[str, typer.Option(help="Why; recorded with your name.")],
+    job: Annotated[int | None, typer.Option(help="Only the results of this job.")] = None,
+    quality: Annotated[
+        bool,
+        typer.Option(
+            "--quality", help="They are poor, not dangerous: archives may still show them."
+        ),
+    ] = False,
+    config_option: ConfigOption = None,
+) -> None:
+    """Withdraw results that were delivered, or were to be: archives with `iocm: true` are told."""
+    from dicomnode.domain.withdrawal import WITHDRAWN, WITHDRAWN_FOR_QUALITY
+    from dicomnode.ledger import withdrawals
+
+    by_note = load(config_option).by_note
+    _act(
+        config_option,
+        lambda tx, who: withdrawals.withdraw(
+            tx,
+            study,
+            job_id=job,
+            who=who,
+            why=reason,
+            reason=WITHDRAWN_FOR_QUALITY if quality else WITHDRAWN,
+            by_note=by_note,
+        ),
+        "withdrawn",
+    )
+
+
+@app.command()
 def acknowledge(
     events: Annotated[
         list[int] | None, typer.Argument(help="Numbers that `status` shows; none: all.")

@@ -297,6 +297,11 @@ class Settings(_Section):
         peer = self.peers.get(name or "")
         return peer is not None and peer.authority
 
+    @property
+    def by_note(self) -> frozenset[str]:
+        """Destinations at which results are withdrawn by a rejection note."""
+        return frozenset(name for name, where in self.destinations.items() if where.iocm)
+
     def peer_of(self, destination: str) -> Peer:
         """Return the peer that stands behind a destination."""
         return self.peers[self.destinations[destination].peer]

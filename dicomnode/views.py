@@ -130,7 +130,8 @@ def _codes(row: Facts) -> str:
 
 
 def _delivery_reason(row: Facts) -> str:
-    withdraw = row["withdraw_reason"] and f"to be withdrawn ({row['withdraw_reason']})"
+    done = "withdrawn" if row["withdrawn_by"] else "to be withdrawn"
+    withdraw = row["withdraw_reason"] and f"{done} ({row['withdraw_reason']})"
     return ": ".join(filter(None, (withdraw, row["reason"], row["detail"])))
 
 

@@ -133,13 +133,13 @@ def in_segment_numbers(labels: NDArray[np.uint8], seg: pydicom.Dataset) -> NDArr
     return table[labels]
 
 
-def sr_validator(paths: Sequence[Path]) -> list[list[str]]:
-    """Return what PixelMed's DicomSRValidator calls an error, of each report; two at a time.
+def sr_validator(paths: Sequence[Path]) -> list[tuple[str, list[str]]]:
+    """Return the root template that PixelMed's DicomSRValidator finds, and its errors, of each.
 
-    It takes seconds a report, most of them to start: it loads all templates of PS3.16.
+    Two at a time: it takes seconds, most of them to start with all templates of PS3.16.
     """
 
-    def judge(path: Path) -> list[str]:
+    def judge(path: Path) -> tuple[str, list[str]]:
         done = subprocess.run(
             ["DicomSRValidator", path],
             capture_output=True,
@@ -151,8 +151,8 @@ def sr_validator(paths: Sequence[Path]) -> list[list[str]]:
         )
         lines = (done.stdout + done.stderr).splitlines()
         assert "Root Template Validation Complete" in lines, lines
-        assert any(line.startswith("Found Root Template TID_1500") for line in lines), lines
-        return [line for line in lines if line.startswith("Error")]
+        (found,) = (line for line in lines if line.startswith("Found Root Template "))
+        return found.split()[3], [line for line in lines if line.startswith("Error")]
 
     with ThreadPoolExecutor(2) as threads:
         return list(threads.map(judge, paths))

@@ -14,7 +14,16 @@ from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 from dicomnode.domain.identifiers import SOPClassUID
-from dicomnode.domain.plans import LABELMAP, OBJECTS, PREVIEW, RTSTRUCT, SEG, SR, ReportForm
+from dicomnode.domain.plans import (
+    LABELMAP,
+    OBJECTS,
+    PREVIEW,
+    REJECTION,
+    RTSTRUCT,
+    SEG,
+    SR,
+    ReportForm,
+)
 
 COMPREHENSIVE_3D_SR = SOPClassUID("1.2.840.10008.5.1.4.1.1.88.34")
 COMPREHENSIVE_SR = SOPClassUID("1.2.840.10008.5.1.4.1.1.88.33")
@@ -27,6 +36,7 @@ INSTEAD: Mapping[str, tuple[str, ...]] = MappingProxyType(
         RTSTRUCT: (RTSTRUCT,),
         PREVIEW: (PREVIEW,),
         SR: (SR,),
+        REJECTION: (REJECTION,),
     }
 )
 """Kinds of results that a destination gets for a kind of its profile, the best first. Of reports

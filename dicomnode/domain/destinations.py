@@ -57,6 +57,8 @@ class Destination:
     """The objects themselves; a profile then says nothing."""
     kind: Literal["clinical", "research", "mixed"] = "mixed"
     """clinical: never gets what is de-identified; research: nothing else; mixed: both."""
+    iocm: bool = False
+    """It honours rejection notes: what is superseded or withdrawn is withdrawn there by one."""
     allow_demo: bool = False
     """Results of demonstration models may go there although it is not this machine."""
     compare_identity: bool = True

@@ -19,6 +19,8 @@ LABELMAP = "labelmap"
 SR = "sr"
 PREVIEW = "preview"
 RTSTRUCT = "rtstruct"
+REJECTION = "rejection"
+"""A rejection note: it withdraws results of its job, and is asked for by no profile."""
 OBJECTS = (SEG, LABELMAP, RTSTRUCT, PREVIEW, SR)
 """Every kind of result, in the order in which they are sent: the report, which refers, is last."""
 DEFAULT_OBJECTS = (SEG, PREVIEW, SR)

@@ -14,7 +14,7 @@ from dicomnode.domain.content import CONTENT_HELD
 from dicomnode.domain.lifecycle import HELD, REFUSED
 from dicomnode.domain.subjects import IDENTITY_DIFFERS
 from dicomnode.ledger.core import Transaction
-from dicomnode.ledger.tables import delivery, event, job, study
+from dicomnode.ledger.tables import delivery, event, job, result, study
 
 
 def release_study(tx: Transaction, study_uid: str, who: str, reason: str) -> bool:
@@ -76,11 +76,17 @@ def requeue_job(tx: Transaction, job_id: int, who: str) -> bool:
 def requeue_delivery(tx: Transaction, delivery_id: int, who: str) -> int:
     """Send a refused delivery once more, and what was refused with it; or a delivered one again.
 
+    What has been withdrawn, or is to be, is not sent.
+
     Returns:
         How many objects are to be sent.
     """
-    row = tx.connection.execute(select(delivery).where(delivery.c.id == delivery_id)).first()
-    if row is None:
+    row = tx.connection.execute(
+        select(delivery, result.c.withdraw_at)
+        .join(result, result.c.id == delivery.c.result_id)
+        .where(delivery.c.id == delivery_id)
+    ).first()
+    if row is None or row.withdraw_at is not None:
         return 0
     of_the_set = select(delivery.c.id).where(
         delivery.c.job_id == row.job_id,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select
+from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
 
 from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.identifiers import InstanceUID, SOPClassUID, TransferSyntaxUID
-from dicomnode.domain.lifecycle import ARRIVED, PENDING, REFUSED, SENDING, SUBSTITUTED
+from dicomnode.domain.lifecycle import ARRIVED, CANCELLED, PENDING, REFUSED, SENDING, SUBSTITUTED
 from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
+from dicomnode.domain.plans import REJECTION
 from dicomnode.domain.records import Delivery
 from dicomnode.ledger import substitution
 from dicomnode.ledger.core import Transaction
@@ -24,8 +25,9 @@ def _due(tx: Transaction, destination: str) -> list[ColumnElement[bool]]:
         before.c.job_id == delivery.c.job_id,
         before.c.destination == delivery.c.destination,
         before.c.position < delivery.c.position,
-        # What refers to a refused object was refused with it; the rest goes on.
-        before.c.state.not_in((*ARRIVED, REFUSED, SUBSTITUTED)),
+        # What refers to a refused object was refused with it; the rest goes on. After what was
+        # cancelled comes the note that withdraws the rest.
+        before.c.state.not_in((*ARRIVED, REFUSED, SUBSTITUTED, CANCELLED)),
     )
     return [
         delivery.c.state == PENDING,
@@ -98,6 +100,7 @@ def finish(
     detail = f"{outcome.code}: {outcome.detail}" if not isinstance(outcome, Done) else ""
     if isinstance(outcome, Done):
         step, level, code = "delivered", "info", "DELIVERED"
+        values["arrived_at"] = tx.now
         values |= {"reason": outcome.code if outcome.warning else None, "detail": outcome.warning}
         if outcome.warning:
             level = ATTENTION if outcome.code == "COERCED" else "warning"
@@ -129,6 +132,10 @@ def finish(
         substitution.apply(tx, claimed, changes)
     elif isinstance(outcome, Done):
         record("DELIVERED_AFTER_CANCEL", ATTENTION)
+        # Cancelled or held it stays; but the destination has it, and it may have to be withdrawn.
+        tx.connection.execute(
+            delivery.update().where(delivery.c.id == claimed.id).values(arrived_at=tx.now)
+        )
 
 
 def _gave_up(outcome: Retry) -> Refuse:
@@ -197,6 +204,7 @@ def cancel_outdated(tx: Transaction, destination: str) -> int:
         delivery.c.node_id == tx.node_id,
         delivery.c.state == PENDING,
         delivery.c.job_id.in_(old),
+        delivery.c.result_id.not_in(_notes()),
     )
 
 
@@ -223,6 +231,11 @@ def _step_all(tx: Transaction, step: str, reason: str, *where: ColumnElement[boo
     return sum(tx.move(delivery, row_id, step, reason=reason, updated_at=tx.now) for row_id in rows)
 
 
+def _notes() -> Select[tuple[int]]:
+    """Rejection notes: they are never cancelled, since what they withdraw has arrived."""
+    return select(result.c.id).where(result.c.kind == REJECTION)
+
+
 def cancel_job(tx: Transaction, job_id: int, reason: str) -> int:
     """Cancel what has not arrived of a job's results; return how many."""
     return _step_all(
@@ -230,6 +243,7 @@ def cancel_job(tx: Transaction, job_id: int, reason: str) -> int:
         "cancel",
         reason,
         delivery.c.job_id == job_id,
+        delivery.c.result_id.not_in(_notes()),
         delivery.c.state.in_((PENDING, SENDING, "HELD", REFUSED)),
     )
 

@@ -214,6 +214,7 @@ def _deliveries(tx: Transaction, limit: int) -> list[Facts]:
             result.c.kind,
             result.c.sop_instance_uid,
             result.c.withdraw_reason,
+            delivery.c.withdrawn_by,
             result.c.size,
             result.c.summary,
         )

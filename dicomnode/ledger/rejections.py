@@ -23,7 +23,7 @@ from dicomnode.domain.assembly import AssemblyPolicy
 from dicomnode.domain.identifiers import InstanceUID
 from dicomnode.domain.lifecycle import DONE
 from dicomnode.domain.records import RETENTION_EXPIRED, Header, Rejection
-from dicomnode.ledger import deliveries
+from dicomnode.ledger import deliveries, withdrawals
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.intake import arrive, is_taken_up
 from dicomnode.ledger.tables import instance, job, rejection, result, series, study
@@ -148,7 +148,7 @@ def _reject_in_series(tx: Transaction, note: Rejection, series_id: int, effect: 
         if row.state != DONE:
             effect.stopped += tx.move(job, row.id, "cancel", reason=reason, updated_at=tx.now)
         effect.cancelled += deliveries.cancel_job(tx, row.id, reason)
-        effect.withdrawn += _withdraw(tx, row.id, reason)
+        effect.withdrawn += withdrawals.mark(tx, row.id, reason)
     if anew:
         tx.connection.execute(
             series.update()
@@ -156,16 +156,6 @@ def _reject_in_series(tx: Transaction, note: Rejection, series_id: int, effect: 
             .values(generation=series_row.generation + 1)
         )
     return anew
-
-
-def _withdraw(tx: Transaction, job_id: int, reason: str) -> int:
-    """Mark the results of a job for withdrawal; return how many were not marked before."""
-    marked = tx.connection.execute(
-        result.update()
-        .where(result.c.job_id == job_id, result.c.withdraw_at.is_(None))
-        .values(withdraw_at=tx.now, withdraw_reason=reason)
-    )
-    return marked.rowcount
 
 
 def _reject_results(tx: Transaction, note: Rejection, uids: Sequence[InstanceUID]) -> None:
@@ -179,7 +169,7 @@ def _reject_results(tx: Transaction, note: Rejection, uids: Sequence[InstanceUID
     for row in rows:
         reason = f"REJECTED_{note.code}"
         cancelled = deliveries.cancel_job(tx, row.job_id, reason)
-        withdrawn = _withdraw(tx, row.job_id, reason)
+        withdrawn = withdrawals.mark(tx, row.job_id, reason)
         tx.event(
             "RESULT_REJECTED",
             level=ATTENTION,

@@ -19,6 +19,7 @@ from dicomnode.domain.fallback import (
 from dicomnode.domain.identifiers import SOPClassUID, TransferSyntaxUID
 from dicomnode.domain.lifecycle import ARRIVED, PENDING, SENDING, SUBSTITUTED
 from dicomnode.domain.outcomes import Refuse
+from dicomnode.domain.plans import REJECTION
 from dicomnode.domain.records import Delivery
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.tables import delivery, result
@@ -83,7 +84,11 @@ def _rows(tx: Transaction, claimed: Delivery) -> list[Any]:
             _WANTED.label("wanted"),
         )
         .join(result, result.c.id == delivery.c.result_id)
-        .where(delivery.c.job_id == claimed.job_id, delivery.c.destination == claimed.destination)
+        .where(
+            delivery.c.job_id == claimed.job_id,
+            delivery.c.destination == claimed.destination,
+            result.c.kind != REJECTION,
+        )
         .order_by(delivery.c.position, delivery.c.id)
     )
     return list(found.all())
@@ -91,7 +96,9 @@ def _rows(tx: Transaction, claimed: Delivery) -> list[Any]:
 
 def _made(tx: Transaction, job_id: int) -> list[tuple[Candidate, int]]:
     rows = tx.connection.execute(
-        select(result).where(result.c.job_id == job_id).order_by(result.c.position)
+        select(result)
+        .where(result.c.job_id == job_id, result.c.kind != REJECTION)
+        .order_by(result.c.position)
     )
     return [
         (

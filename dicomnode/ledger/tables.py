@@ -274,6 +274,8 @@ delivery = Table(
     Column("last_status", Integer),
     _text("reason", CODE, default=None),
     _text("detail"),
+    _time("arrived_at", nullable=True),
+    _text("withdrawn_by", UID, default=None),
     _time("created_at"),
     _time("updated_at"),
     _time("late_at", nullable=True),

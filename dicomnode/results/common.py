@@ -6,10 +6,8 @@ the source, the model and the plan.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, timedelta, timezone
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +19,7 @@ from pydicom.sr.codedict import codes
 
 from dicomnode import __version__
 from dicomnode.domain.identifiers import SOPClassUID, TransferSyntaxUID
+from dicomnode.domain.moments import in_zone_of
 from dicomnode.domain.plans import MANUFACTURER, Plan, ResultInstance
 from dicomnode.quiet import quiet_pydicom
 from dicomnode.results.headers import Source, value_of
@@ -52,14 +51,7 @@ def times(source: Source, plan: Plan) -> Times:
     Timezone Offset From UTC counts for all dates and times of an object (PS3.3 C.12.1.1.8), those
     copied from the source among them: so the source's offset is kept and never one added.
     """
-    moment = plan.analysed_at if plan.analysed_at.tzinfo else plan.analysed_at.replace(tzinfo=UTC)
-    offset = re.fullmatch(
-        r"([+-])(\d{2})(\d{2})", str(source.extra.get("TimezoneOffsetFromUTC", "")).strip()
-    )
-    if offset:
-        minutes = int(offset[2]) * 60 + int(offset[3])
-        zone = timezone(timedelta(minutes=minutes if offset[1] == "+" else -minutes))
-        moment = moment.astimezone(zone)
+    moment = in_zone_of(plan.analysed_at, str(source.extra.get("TimezoneOffsetFromUTC", "")))
     return Times(
         date=moment.strftime("%Y%m%d"),
         time=moment.strftime("%H%M%S"),

@@ -1,7 +1,7 @@
 """The tick role: the clock that looks for what is due. APScheduler keeps no state, the ledger does.
 
-Closes studies that are complete, asks archives how much there is, and takes back jobs whose worker
-is silent.
+Closes studies that are complete, asks archives how much there is, takes back jobs whose worker is
+silent, and makes the notes that withdraw results.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dicomnode.errors import LedgerError
 from dicomnode.ledger import closing, jobs
 from dicomnode.services.common import Context, beat_until_stopped, role
 from dicomnode.services.counting import Asker
+from dicomnode.services.withdrawing import withdraw_due
 from dicomnode.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ NAME = "tick"
 CLOSE_EVERY_SECONDS = 1.0
 LEASES_EVERY_SECONDS = 2.0
 ASK_EVERY_SECONDS = 1.0
+WITHDRAW_EVERY_SECONDS = 2.0
 
 
 def close_due_studies(context: Context) -> int:
@@ -62,6 +64,8 @@ def _guarded(context: Context, act: Callable[[Context], int]) -> None:
         act(context)
     except LedgerError:
         log.exception("LEDGER_UNAVAILABLE")  # the next tick tries again
+    except OSError:
+        log.exception("STORAGE_FAILED")
 
 
 def run(settings: Settings) -> None:
@@ -73,12 +77,13 @@ def run(settings: Settings) -> None:
             if peer.query and peer.accept
         ]
         # A thread for each: an archive that does not answer must not keep a study from closing.
-        threads = ThreadPoolExecutor(2 + len(askers))
+        threads = ThreadPoolExecutor(3 + len(askers))
         scheduler = BackgroundScheduler(timezone="UTC", executors={"default": threads})
         options = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         for seconds, act in (
             (CLOSE_EVERY_SECONDS, close_due_studies),
             (LEASES_EVERY_SECONDS, take_back_jobs),
+            (WITHDRAW_EVERY_SECONDS, withdraw_due),
             *((ASK_EVERY_SECONDS, asker.ask) for asker in askers),
         ):
             scheduler.add_job(_guarded, "interval", [context, act], seconds=seconds, **options)

@@ -7,20 +7,20 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from analysis_kit import plan
+from analysis_kit import NOW, plan
 from others import dciodvfy_errors, dsrdump, sr_validator
 from results_kit import (
     LABEL_MAP_STORAGE,
-    empty,
     groups,
     read,
     reports_of_label_map,
     results,
-    scan_of,
 )
 
 from dicomnode.domain.alternatives import reports
 from dicomnode.domain.plans import ResultInstance
+from dicomnode.domain.withdrawal import SUPERSEDED, why
+from dicomnode.rejection_note import Rejected, write_note
 
 EVERYTHING = ("seg", "rtstruct", "preview", "sr")
 
@@ -39,10 +39,23 @@ def written(items: tuple[ResultInstance, ...], folder: Path) -> list[Path]:
     return paths
 
 
+def rejection_note(made: tuple[ResultInstance, ...]) -> ResultInstance:
+    rejected = [
+        Rejected(
+            kind=item.kind,
+            sop_class_uid=item.sop_class_uid,
+            sop_instance_uid=item.sop_instance_uid,
+            series_uid=item.series_uid,
+        )
+        for item in made
+    ]
+    return write_note(read(made[-1]), rejected, why(SUPERSEDED), NOW, "DICOMNODE")
+
+
 def test_dciodvfy_finds_no_error_in_any_form(
     made: tuple[ResultInstance, ...], tmp_path: Path
 ) -> None:
-    for path in written(made, tmp_path):
+    for path in written((*made, rejection_note(made)), tmp_path):
         assert dciodvfy_errors(path) == []
 
 
@@ -77,9 +90,8 @@ def test_a_label_map_in_the_evidence_is_no_error(
 def test_dicom_sr_validator_finds_no_error(
     made: tuple[ResultInstance, ...], tmp_path: Path
 ) -> None:
-    """The report as most archives get it, the last one they may fall to, and that of nothing."""
-    scan = scan_of()
-    (nothing,) = results(scan, empty(scan))
+    """The report as most archives get it, the last one they may fall to, and a note that
+    withdraws the results."""
     forms = [item for item in made if item.kind == "sr"]
     best, last = forms[0], forms[-1]
     assert best.refers_to == ("seg", "rtstruct", "preview")
@@ -90,7 +102,9 @@ def test_dicom_sr_validator_finds_no_error(
             item.RelationshipType = "HAS PROPERTIES"
     buffer = BytesIO()
     damaged.save_as(buffer)
-    paths = written((best, last, nothing, replace(best, data=buffer.getvalue())), tmp_path)
-    *ours, wrong = sr_validator(paths)
-    assert ours == [[], [], []]
-    assert "expected CONTAINS" in "".join(wrong), "the validator finds nothing at all"
+    note = rejection_note(made)
+    wrong = replace(best, data=buffer.getvalue())
+    *ours, (template, errors) = sr_validator(written((best, last, note, wrong), tmp_path))
+    assert ours == [("TID_1500", [])] * 2 + [("TID_2010", [])]
+    assert template == "TID_1500"
+    assert "expected CONTAINS" in "".join(errors), "the validator finds nothing at all"

@@ -20,7 +20,7 @@ from dicomnode.domain.alternatives import (
     reports,
 )
 from dicomnode.domain.identifiers import SOPClassUID
-from dicomnode.domain.plans import LABELMAP, OBJECTS, PREVIEW, RTSTRUCT, SEG, SR
+from dicomnode.domain.plans import LABELMAP, OBJECTS, PREVIEW, REJECTION, RTSTRUCT, SEG, SR
 from dicomnode.domain.profiles import PROFILES
 
 CLASSES = {
@@ -58,7 +58,7 @@ def made_for(*profiles: tuple[str, ...], without: str = "") -> tuple[Item, ...]:
 
 
 def test_every_kind_stands_first_for_itself() -> None:
-    assert {*OBJECTS, LABELMAP} == set(INSTEAD)
+    assert {*OBJECTS, REJECTION} == set(INSTEAD)
     for kind, order in INSTEAD.items():
         assert order[0] == kind
         assert set(order) <= set(INSTEAD)

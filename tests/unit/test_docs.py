@@ -236,7 +236,7 @@ NO_CODES = {
     "STAT",  # as HIGH
     "STATE_DIRECTORY",
 }
-FULL_OF_WORDS = {"images.py", "kernels.py", "maps.py"}
+FULL_OF_WORDS = {"images.py", "kernels.py", "maps.py", "rejection_note.py"}
 """What they compare is DICOM's and the manufacturers'."""
 COMPOSED = {"ASSOCIATION_ABORTED", "STATUS_xxxx"} | {f"REJECTED_{code}" for code in REJECTION_CODES}
 """Codes that the code puts together from two parts."""

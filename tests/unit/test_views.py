@@ -72,6 +72,7 @@ DELIVERY = {
     "reason": "NO_CONNECTION",
     "detail": "the peer cannot be reached",
     "withdraw_reason": None,
+    "withdrawn_by": None,
     "updated_at": AT,
     "due_at": AT,
 }

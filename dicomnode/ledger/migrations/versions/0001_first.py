@@ -315,6 +315,8 @@ def upgrade() -> None:
         sa.Column("last_status", sa.Integer(), nullable=True),
         sa.Column("reason", sa.String(length=64), nullable=True),
         sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("arrived_at", UtcDateTime(), nullable=True),
+        sa.Column("withdrawn_by", sa.String(length=64), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("updated_at", UtcDateTime(), nullable=False),
         sa.Column("late_at", UtcDateTime(), nullable=True),
