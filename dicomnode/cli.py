@@ -305,6 +305,9 @@ def segment(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     model: Annotated[str, typer.Option(help="Of the catalog.")] = "demo",
     profile: Annotated[str, typer.Option(help="pacs, modern, pictures or rtstruct.")] = "pacs",
+    research: Annotated[
+        bool, typer.Option("--research", help="Also NIfTI, statistics.json and a CSV table.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
     model_folder: Annotated[
         list[Path] | None, typer.Option(help="A folder with more model cards.")
@@ -337,6 +340,7 @@ def segment(
         output,
         model=model,
         profile=profile,
+        research=research,
         device=device,
         threads=threads,
         model_folders=tuple(model_folder or ()),

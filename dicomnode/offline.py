@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dicomnode.domain.content import ContentPolicy
-from dicomnode.domain.plans import Analysis, ModelOptions, Plan
+from dicomnode.domain.plans import FILES, Analysis, ModelOptions, Plan
 from dicomnode.domain.profiles import PROFILES
 from dicomnode.domain.quality import QualityPolicy
 from dicomnode.errors import DicomnodeError, Refusal, SettingsError
@@ -34,6 +34,7 @@ def segment_folder(
     *,
     model: str,
     profile: str,
+    research: bool,
     device: str,
     threads: int | None,
     options: ModelOptions,
@@ -46,6 +47,8 @@ def segment_folder(
     console: Console,
 ) -> None:
     """Analyse every series in a folder and write the results to `output/<Series Instance UID>/`.
+
+    With `research` also labels.nii.gz, statistics.json and structures.csv.
 
     Raises:
         SettingsError: an argument names something that does not exist.
@@ -78,7 +81,7 @@ def segment_folder(
             monoenergetic=monoenergetic,
             content=content,
             quality=quality,
-            objects=PROFILES[profile],
+            objects=(*PROFILES[profile], *(FILES if research else ())),
         )
         output.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".unfinished-", dir=output) as unfinished:
@@ -139,7 +142,7 @@ def _analyze(
 def _write(analysis: Analysis, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for item in analysis.results:
-        path = folder / f"{item.kind}.dcm"
+        path = folder / item.file_name
         if item.file is None:
             path.write_bytes(item.data)
         else:
@@ -154,8 +157,8 @@ def _report(analysis: Analysis, folder: Path, console: Console) -> None:
     for name in ("file", "content", "size"):
         table.add_column(name, overflow="fold")
     for item in analysis.results:
-        size = (folder / f"{item.kind}.dcm").stat().st_size
-        table.add_row(f"{item.kind}.dcm", describe(item.summary), f"{size:,} bytes")
+        size = (folder / item.file_name).stat().st_size
+        table.add_row(item.file_name, describe(item.summary), f"{size:,} bytes")
     console.print(table)
     for finding in analysis.findings:
         console.print(f"  {finding}", style="yellow", markup=False, soft_wrap=True)

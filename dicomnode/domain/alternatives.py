@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 
 from dicomnode.domain.identifiers import SOPClassUID
 from dicomnode.domain.plans import (
+    FILES,
     LABELMAP,
     OBJECTS,
     PREVIEW,
@@ -37,6 +38,7 @@ INSTEAD: Mapping[str, tuple[str, ...]] = MappingProxyType(
         PREVIEW: (PREVIEW,),
         SR: (SR,),
         REJECTION: (REJECTION,),
+        **{kind: (kind,) for kind in FILES},
     }
 )
 """Kinds of results that a destination gets for a kind of its profile, the best first. Of reports
@@ -107,7 +109,7 @@ def first_choice(made: Sequence[M], profile: Sequence[str]) -> tuple[M, ...]:
 def needed(profile: Collection[str]) -> tuple[str, ...]:
     """Return the kinds that have to be made so that a destination of the profile may fall back."""
     wanted = {other for kind in profile for other in INSTEAD[kind]}
-    return tuple(kind for kind in OBJECTS if kind in wanted)
+    return tuple(kind for kind in (*OBJECTS, *FILES) if kind in wanted)
 
 
 def reports(profiles: Iterable[Sequence[str]]) -> tuple[ReportForm, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from dicomnode.domain.content import ContentPolicy
@@ -23,6 +25,14 @@ REJECTION = "rejection"
 """A rejection note: it withdraws results of its job, and is asked for by no profile."""
 OBJECTS = (SEG, LABELMAP, RTSTRUCT, PREVIEW, SR)
 """Every kind of result, in the order in which they are sent: the report, which refers, is last."""
+NIFTI = "nifti"
+STATISTICS = "statistics"
+TABLE = "table"
+FILES = (NIFTI, STATISTICS, TABLE)
+"""Kinds of results that are no DICOM: for folders only."""
+FILE_NAMES: Mapping[str, str] = MappingProxyType(
+    {NIFTI: "labels.nii.gz", STATISTICS: "statistics.json", TABLE: "structures.csv"}
+)
 DEFAULT_OBJECTS = (SEG, PREVIEW, SR)
 DEFAULT_SERIES_NUMBER_BASE = 99000
 
@@ -131,10 +141,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultInstance:
-    """One encoded DICOM instance, ready to be stored and sent as it is."""
+    """One encoded DICOM instance, ready to be stored and sent as it is; or a file for research."""
 
     kind: str
-    """One of `OBJECTS`."""
+    """One of `OBJECTS`, or of `FILES`, which have no SOP Class and no Transfer Syntax."""
     sop_class_uid: SOPClassUID
     sop_instance_uid: InstanceUID
     series_uid: SeriesUID
@@ -149,6 +159,11 @@ class ResultInstance:
     """Where the DICOM file lies, in the plan's folder; not synchronised to the disk."""
     picture: bytes = field(default=b"", repr=False)
     """The same as PNG; of a preview only."""
+
+    @property
+    def file_name(self) -> str:
+        """How it is called in a folder of results."""
+        return FILE_NAMES.get(self.kind, f"{self.kind}.dcm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

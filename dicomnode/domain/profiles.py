@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from dicomnode.domain.plans import DEFAULT_OBJECTS, LABELMAP, OBJECTS, PREVIEW, RTSTRUCT, SR
+from dicomnode.domain.plans import (
+    DEFAULT_OBJECTS,
+    FILES,
+    LABELMAP,
+    OBJECTS,
+    PREVIEW,
+    RTSTRUCT,
+    SR,
+)
 
 PROFILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -13,6 +21,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "modern": (LABELMAP, PREVIEW, SR),
         "pictures": (PREVIEW,),
         "rtstruct": (RTSTRUCT,),
+        "research": FILES,
     }
 )
 
@@ -23,10 +32,10 @@ def in_order(kinds: Iterable[str]) -> tuple[str, ...]:
     Raises:
         ValueError: there is none, or one is unknown.
     """
-    wanted = set(kinds)
-    unknown = sorted(wanted - set(OBJECTS))
+    wanted, known = set(kinds), (*OBJECTS, *FILES)
+    unknown = sorted(wanted - set(known))
     if unknown:
-        raise ValueError(f"unknown object {unknown[0]!r}; known are {', '.join(OBJECTS)}")
+        raise ValueError(f"unknown object {unknown[0]!r}; known are {', '.join(known)}")
     if not wanted:
-        raise ValueError(f"expected at least one of {', '.join(OBJECTS)}")
-    return tuple(kind for kind in OBJECTS if kind in wanted)
+        raise ValueError(f"expected at least one of {', '.join(known)}")
+    return tuple(kind for kind in known if kind in wanted)

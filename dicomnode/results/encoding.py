@@ -15,6 +15,7 @@ from dicomnode.results import labelmap, preview, rtstruct, seg, sr
 from dicomnode.results.common import slices_used
 from dicomnode.results.headers import Source, value_of
 from dicomnode.results.model import Measured, Model
+from dicomnode.results.research import encode_files
 from dicomnode.results.uids import content_parts, identify
 from dicomnode.scan import LabelMap
 
@@ -69,8 +70,9 @@ def encode(
         made[PREVIEW] = _preview(
             source, labels, segments, model, measurements, plan, findings, coded
         )
+    files = encode_files(source, labels, model, measurements, plan, parts, coded)
     if SR not in plan.objects:
-        return tuple(made.values())
+        return (*made.values(), *files)
     report = sr.Report(
         segments=segments,
         measurements={item.label: item for item in measurements},
@@ -79,7 +81,8 @@ def encode(
         coded=tuple(coded),
     )
     forms = sr.forms_that_can_be(plan.reports or whole_report(plan.objects), made)
-    return (*made.values(), *sr.encode_reports(source, report, model, plan, parts, forms, made))
+    said = sr.encode_reports(source, report, model, plan, parts, forms, made)
+    return (*made.values(), *said, *files)
 
 
 def _middle_slices(present: NDArray[np.bool_]) -> dict[int, int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -46,7 +48,8 @@ def segment(folder: Path, out: Path, models: Path, *more: str) -> tuple[int, str
 def results(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with what was made of the MR series."""
     folder = tmp_path_factory.mktemp("mr")
-    code, said = segment(written(folder / "in", mr_series(SIGNAL)), folder / "out", models)
+    source = written(folder / "in", mr_series(SIGNAL))
+    code, said = segment(source, folder / "out", models, "--research")
     assert code == 0, said
     (made,) = (path for path in (folder / "out").iterdir() if path.name != "weights")
     return made
@@ -55,6 +58,16 @@ def results(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_dciodvfy_finds_no_error(results: Path) -> None:
     for name in ("seg.dcm", "sr.dcm"):
         assert dciodvfy_errors(results / name) == []
+
+
+def test_the_files_for_research_lie_beside_them(results: Path) -> None:
+    image = nibabel.load(results / "labels.nii.gz")
+    with np.load(results / "labels.npz") as stored:
+        assert (np.asarray(image.dataobj).transpose(2, 1, 0) == stored["labels"]).all()
+    found = json.loads((results / "statistics.json").read_text())
+    assert all(row.keys() == {"volume", "intensity"} for row in found.values())
+    rows = (results / "structures.csv").read_text().splitlines()
+    assert ",1," in rows[1], "signal has no unit"
 
 
 def items(dataset: Dataset) -> Iterator[Dataset]:

@@ -20,7 +20,16 @@ from dicomnode.domain.alternatives import (
     reports,
 )
 from dicomnode.domain.identifiers import SOPClassUID
-from dicomnode.domain.plans import LABELMAP, OBJECTS, PREVIEW, REJECTION, RTSTRUCT, SEG, SR
+from dicomnode.domain.plans import (
+    FILES,
+    LABELMAP,
+    OBJECTS,
+    PREVIEW,
+    REJECTION,
+    RTSTRUCT,
+    SEG,
+    SR,
+)
 from dicomnode.domain.profiles import PROFILES
 
 CLASSES = {
@@ -58,7 +67,7 @@ def made_for(*profiles: tuple[str, ...], without: str = "") -> tuple[Item, ...]:
 
 
 def test_every_kind_stands_first_for_itself() -> None:
-    assert {*OBJECTS, REJECTION} == set(INSTEAD)
+    assert {*OBJECTS, *FILES, REJECTION} == set(INSTEAD)
     for kind, order in INSTEAD.items():
         assert order[0] == kind
         assert set(order) <= set(INSTEAD)
