@@ -25,6 +25,7 @@ from analysis_kit import (
 from image_files import decoded
 from numpy.typing import NDArray
 from others import dciodvfy_errors, plastimatch_masks
+from real_series import filled_in
 
 from dicomnode import pipeline
 from dicomnode.demo.readback import read_segments
@@ -181,30 +182,6 @@ def test_plastimatch_gives_the_masks_of_the_structure_set_back(
 # Real series that hurt
 
 
-def changed(files: list[bytes], values: dict[str, str], *, blank_only: bool = True) -> list[bytes]:
-    """Fill attributes in; a SOP Instance UID is made of each file's own."""
-    written = []
-    for index, data in enumerate(files):
-        dataset = pydicom.dcmread(BytesIO(data))
-        for keyword, value in values.items():
-            if not blank_only or not dataset.get(keyword):
-                setattr(dataset, keyword, value)
-        if not dataset.get("SOPInstanceUID"):
-            dataset.SOPInstanceUID = derive_uid("filled in", str(index))
-        buffer = BytesIO()
-        dataset.save_as(buffer)
-        written.append(buffer.getvalue())
-    return written
-
-
-FILLED = {
-    "PatientID": "FILLED-IN",
-    "StudyInstanceUID": derive_uid("filled in", "study"),
-    "SeriesInstanceUID": derive_uid("filled in", "series"),
-    "FrameOfReferenceUID": derive_uid("filled in", "frame"),
-}
-
-
 @pytest.mark.parametrize(
     ("name", "code"),
     [
@@ -247,7 +224,7 @@ def test_with_identifiers_filled_in_the_geometry_is_refused(
     path = test_data / name
     files = files_below(path) if path.is_dir() else [path.read_bytes()]
     with pytest.raises(Refusal) as caught:
-        read_scan(changed(files, FILLED))
+        read_scan(filled_in(files))
     assert caught.value.code == code
 
 
@@ -263,7 +240,7 @@ def test_with_identifiers_filled_in_the_geometry_is_refused(
 def test_real_tilted_and_uneven_stacks_are_analysed_and_say_so(
     name: str, said: tuple[str, ...], test_data: Path, tmp_path: Path
 ) -> None:
-    files = changed(files_below(test_data / name), FILLED)
+    files = filled_in(files_below(test_data / name))
     # Three of them are real in their geometry alone: their publishers left 8 bits of the values.
     given = plan(content=ContentPolicy(values_not_hu="note"))
     analysis = pipeline.analyze(
@@ -285,7 +262,7 @@ def test_the_siemens_series_is_analysed_once_its_identifiers_are_filled_in(
     test_data: Path, tmp_path: Path
 ) -> None:
     raw = files_below(test_data / "totalsegmentator/example_ct_dicom")
-    files = changed(raw, FILLED)
+    files = filled_in(raw)
 
     scan = read_scan(files)
 
