@@ -147,6 +147,8 @@ class Send(_Section):
     retry: Backoff = Backoff()
     give_up_after_days: Annotated[float, Field(gt=0, le=3650)] = 14.0
     timeout_seconds: Annotated[float, Field(ge=1, le=86400)] = 60.0
+    commitment_seconds: Annotated[float, Field(ge=1, le=864000)] = 3600.0
+    """How long a report on storage commitment is waited for."""
 
 
 class Storage(_Section):
@@ -301,6 +303,11 @@ class Settings(_Section):
     def by_note(self) -> frozenset[str]:
         """Destinations at which results are withdrawn by a rejection note."""
         return frozenset(name for name, where in self.destinations.items() if where.iocm)
+
+    def destinations_of(self, calling_ae: str) -> frozenset[str]:
+        """Return the names of the destinations that have this AE title."""
+        title = calling_ae.strip(" ")
+        return frozenset(name for name in self.destinations if self.peer_of(name).ae_title == title)
 
     def peer_of(self, destination: str) -> Peer:
         """Return the peer that stands behind a destination."""

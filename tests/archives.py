@@ -1,12 +1,14 @@
-"""An archive that does as it is told: a real Storage SCP of pynetdicom, with a script."""
+"""Archives that do as they are told: real SCPs of pynetdicom, with a script."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from peers import HOST, free_port
-from pynetdicom import AE, evt
+from pydicom.dataset import Dataset
+from pynetdicom import AE, build_role, evt
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
@@ -35,7 +37,6 @@ class ScriptedArchive:
         *,
         classes: Sequence[str] = CLASSES,
         syntaxes: Sequence[str] = SYNTAXES,
-        handlers: Sequence[tuple[Any, ...]] = (),
     ) -> None:
         self.port = free_port()
         self.answer: Answer = answer or (lambda _event: 0x0000)
@@ -46,7 +47,7 @@ class ScriptedArchive:
         self.kept: list[str] = []
         """Of those answered with Success or a warning."""
         self.associations = 0
-        self._handlers = list(handlers)
+        self._handlers: list[tuple[Any, ...]] = []
         self._server: Any = None
 
     def start(self) -> ScriptedArchive:
@@ -55,13 +56,17 @@ class ScriptedArchive:
         for sop_class in self.classes:
             ae.add_supported_context(sop_class, self.syntaxes)
         ae.add_supported_context(VERIFICATION)
+        self.extend(ae)
         handlers = [
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_ESTABLISHED, self._count),
             *self._handlers,
         ]
-        self.extend(ae)
-        self._server = ae.start_server((HOST, self.port), block=False, evt_handlers=handlers)
+        self._server = ae.make_server((HOST, self.port), evt_handlers=handlers)
+        ae._servers.append(self._server)  # as `start_server` does, for its end
+        # Looks often whether it is to end; pynetdicom's own thread would let each test wait.
+        serve = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        serve.start()
         return self
 
     def extend(self, ae: Any) -> None:
@@ -83,3 +88,96 @@ class ScriptedArchive:
         if status == 0x0000 or status & 0xF000 == 0xB000:
             self.kept.append(uid)
         return status
+
+
+PUSH_MODEL = "1.2.840.10008.1.20.1"
+PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"
+Report = tuple[str, list[tuple[str, str]], list[tuple[str, str, int]]]
+"""Transaction UID, what is committed, and what is not with its Failure Reason."""
+
+
+class CommittingArchive(ScriptedArchive):
+    """Takes requests for storage commitment, and reports as its script says.
+
+    Args:
+        answer: to C-STORE.
+        script: request -> the reports that follow; without it everything is committed.
+        status: of the answer to the request.
+        offers: whether it offers commitment at all.
+    """
+
+    def __init__(
+        self,
+        answer: Answer | None = None,
+        *,
+        script: Callable[[Report], Sequence[Report]] | None = None,
+        status: int = 0x0000,
+        offers: bool = True,
+        **keywords: Any,
+    ) -> None:
+        super().__init__(answer, **keywords)
+        self.script = script or (lambda request: [request])
+        self.status = status
+        self.offers = offers
+        self.requests: list[Report] = []
+        self.answers: list[int] = []
+        """To its reports."""
+
+    def extend(self, ae: Any) -> None:
+        """Offer commitment."""
+        if self.offers:
+            ae.add_supported_context(PUSH_MODEL)
+            self._handlers = [(evt.EVT_N_ACTION, self._act)]
+
+    def _act(self, event: Any) -> tuple[int, None]:
+        information = event.action_information
+        references = [
+            (str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID))
+            for item in information.ReferencedSOPSequence
+        ]
+        request: Report = (str(information.TransactionUID), references, [])
+        self.requests.append(request)
+        if self.status == 0x0000:
+            # The response goes first.
+            threading.Timer(0.05, self._report, args=(event.assoc, request)).start()
+        return self.status, None
+
+    def _report(self, association: Any, request: Report) -> None:
+        for report in self.script(request):
+            self.answers.append(send_report(association, report))
+
+    def call_and_report(self, port: int, report: Report, ae_title: str = "ARCHIVE") -> int:
+        """Report over an association of its own; return the status of the answer."""
+        ae = AE(ae_title=ae_title)
+        ae.add_requested_context(PUSH_MODEL)
+        association = ae.associate(
+            HOST, port, ae_title="DICOMNODE", ext_neg=[build_role(PUSH_MODEL, scp_role=True)]
+        )
+        assert association.is_established
+        try:
+            return send_report(association, report)
+        finally:
+            association.release()
+
+
+def send_report(association: Any, report: Report) -> int:
+    """Send a report; return the status of the answer, -1 without one."""
+    uid, committed, failed = report
+    information = Dataset()
+    information.TransactionUID = uid
+    information.ReferencedSOPSequence = [_reference(*one) for one in committed]
+    if failed:
+        information.FailedSOPSequence = [_reference(*one) for one in failed]
+    status, _ = association.send_n_event_report(
+        information, 2 if failed else 1, PUSH_MODEL, PUSH_MODEL_INSTANCE
+    )
+    return int(status.get("Status", -1))
+
+
+def _reference(sop_class: str, sop_instance: str, reason: int | None = None) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = sop_class
+    item.ReferencedSOPInstanceUID = sop_instance
+    if reason is not None:
+        item.FailureReason = reason
+    return item

@@ -52,6 +52,7 @@ class Sending:
         clock: of the ledger.
         port: of the archive.
         destination: keys of the destination; likewise `peer` and `send`.
+        settings: of a node that runs beside it, instead of all these.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Sending:
         destination: Mapping[str, Any] | None = None,
         peer: Mapping[str, Any] | None = None,
         send: Mapping[str, Any] | None = None,
+        settings: Settings | None = None,
     ) -> None:
         self.clock = clock
         document = {
@@ -74,13 +76,14 @@ class Sending:
             "send": {"timeout_seconds": 2.0, **(send or {})},
             "storage": {"folder": str(folder)},
         }
-        self.settings: Settings = parse(yaml.safe_dump(document), folder / "dicomnode.yaml")
+        self.settings = settings or parse(yaml.safe_dump(document), folder / "dicomnode.yaml")
         self.spool = Spool(self.settings.spool_folder, "send")
         self.spool.create()
-        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite'}", "node-1", clock)
+        self.ledger = Ledger(self.settings.ledger_url, "node-1", clock)
         upgrade(self.ledger)
-        with self.ledger.transaction() as tx:
-            intake.register_node(tx, "DICOMNODE", "key-1")
+        if settings is None:
+            with self.ledger.transaction() as tx:
+                intake.register_node(tx, "DICOMNODE", "key-1")
         self.stop = threading.Event()
         self.context = Context(
             settings=self.settings,

@@ -63,6 +63,8 @@ class Destination:
     """Results of demonstration models may go there although it is not this machine."""
     compare_identity: bool = True
     """Ask whose the study is before sending, where its peer may be asked."""
+    commitment: Literal["off", "wanted", "required", False] = "off"
+    """Ask it for storage commitment; required: the input is kept until it has committed."""
     window: str | None = None
     """Hours of the day in which it is sent to, in this machine's time; None: all day."""
     max_mbit_per_second: float | None = None
@@ -83,6 +85,11 @@ class Destination:
     def takes(self) -> tuple[str, ...]:
         """Kinds of objects that it gets, in the order in which they are sent."""
         return in_order(self.objects) if self.objects else PROFILES[self.profile]
+
+    @property
+    def wants_commitment(self) -> bool:
+        """Whether it is asked for storage commitment; YAML reads a plain `off` as false."""
+        return self.commitment not in ("off", False)
 
     def is_open(self, now: datetime) -> bool:
         """Whether it may be sent to now.

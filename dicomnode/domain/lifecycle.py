@@ -1,4 +1,4 @@
-"""The lives of studies, jobs, deliveries and fetches, as tables.
+"""The lives of studies, jobs, deliveries, commitments and fetches, as tables.
 
 An event names the states it may start from and the one state it ends in. The ledger turns a row of
 these tables into one UPDATE whose WHERE clause is the fence; no state changes in any other way.
@@ -81,6 +81,18 @@ DELIVERY = _table(
     }
 )
 
+ASKED = "ASKED"
+ANSWERED = "ANSWERED"
+SILENT = "SILENT"
+
+COMMITMENT = _table(
+    {
+        "answer": ({ASKED, SILENT}, ANSWERED),
+        "silence": ({ASKED}, SILENT),
+        "refuse": ({ASKED}, REFUSED),
+    }
+)
+
 FETCHING = "FETCHING"
 FETCHED = "FETCHED"
 FAILED = "FAILED"
@@ -93,5 +105,11 @@ RETRIEVAL = _table(
 )
 
 LIVES: Mapping[str, Mapping[str, Step]] = MappingProxyType(
-    {"study": STUDY, "job": JOB, "delivery": DELIVERY, "retrieval": RETRIEVAL}
+    {
+        "study": STUDY,
+        "job": JOB,
+        "delivery": DELIVERY,
+        "commitment": COMMITMENT,
+        "retrieval": RETRIEVAL,
+    }
 )

@@ -71,6 +71,12 @@ PROCESSING_FAILURE = 0x0110
 COERCED = 0xB000
 
 
+def classify_action_status(status: int, detail: str) -> Retry | Refuse:
+    """Say what an N-ACTION response's status other than Success means (PS3.7 10.1.4)."""
+    again = status in (PROCESSING_FAILURE, 0x0213) or 0xA700 <= status <= 0xA7FF
+    return (Retry if again else Refuse)(f"STATUS_{status:04X}", detail)
+
+
 def classify_store_status(status: int) -> Outcome:
     """Say what a C-STORE response's status means for the delivery (PS3.4 B.2.3, PS3.7 annex C)."""
     if status == 0x0000:

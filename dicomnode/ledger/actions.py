@@ -104,6 +104,9 @@ def requeue_delivery(tx: Transaction, delivery_id: int, who: str) -> int:
             due_at=tx.now,
             created_at=tx.now,
             updated_at=tx.now,
+            commitment_id=None,
+            commit_attempt=0,
+            commit_at=None,
         )
         for one in sorted(ids)
     )

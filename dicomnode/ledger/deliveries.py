@@ -89,8 +89,9 @@ def finish(
     status: int | None,
     wait: timedelta,
     give_up_after: timedelta,
+    commit: bool = False,
 ) -> None:
-    """Record what an attempt to deliver came to."""
+    """Record what an attempt to deliver came to; `commit`: commitment is then asked for."""
     row = tx.connection.execute(select(delivery).where(delivery.c.id == claimed.id)).one()
     if isinstance(outcome, Retry) and tx.now - row.created_at >= give_up_after:
         outcome = _gave_up(outcome)
@@ -104,6 +105,7 @@ def finish(
         values |= {"reason": outcome.code if outcome.warning else None, "detail": outcome.warning}
         if outcome.warning:
             level = ATTENTION if outcome.code == "COERCED" else "warning"
+        values["commit_at"] = tx.now if commit else None
         detail = outcome.warning
     elif isinstance(outcome, Refuse) and other:
         step, level, code = "substitute", "warning", "SUBSTITUTED"

@@ -257,6 +257,23 @@ result = Table(
     UniqueConstraint("job_id", "position"),
 )
 
+commitment = Table(
+    "commitment",
+    metadata,
+    _key(),
+    Column("node_id", String(64), ForeignKey("node.id"), nullable=False),
+    Column("destination", CODE, nullable=False),
+    Column("transaction_uid", UID, nullable=False, unique=True),
+    Column("state", CODE, nullable=False),
+    Column("deliveries", JSON, nullable=False),
+    _time("asked_at"),
+    _time("due_at"),
+    _time("answered_at", nullable=True),
+    _text("reason", CODE, default=None),
+    _text("detail"),
+    Index("ix_commitment_state_due_at", "state", "due_at"),
+)
+
 delivery = Table(
     "delivery",
     metadata,
@@ -279,6 +296,9 @@ delivery = Table(
     _time("created_at"),
     _time("updated_at"),
     _time("late_at", nullable=True),
+    _to("commitment", nullable=True),
+    Column("commit_attempt", Integer, nullable=False, default=0),
+    _time("commit_at", nullable=True),
     UniqueConstraint("result_id", "destination"),
     Index("ix_delivery_state_destination_due_at", "state", "destination", "due_at"),
     Index("ix_delivery_job_id", "job_id"),

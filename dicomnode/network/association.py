@@ -17,15 +17,17 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, runtime_checkable
 
 from dicomnode.domain.associations import AssociationRequest, Rejected
 from dicomnode.network import commands, contexts, pdus
 from dicomnode.network.commands import Command
-from dicomnode.network.contexts import VERIFICATION, UnknownClasses
+from dicomnode.network.contexts import COMMITMENT, VERIFICATION, UnknownClasses
 from dicomnode.network.wire import ClosedError, OversizeError, Wire, WireError
 
 log = logging.getLogger(__name__)
+
+COMMITMENT_REQUESTS = (commands.N_EVENT_REPORT_RQ, commands.N_ACTION_RQ)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,14 @@ class Session(Protocol):
 
     def close(self, outcome: Outcome) -> None:
         """The association ended."""
+
+
+@runtime_checkable
+class Committing(Protocol):
+    """A session that takes part in storage commitment, too."""
+
+    def commitment(self, field: int, transfer_syntax: str) -> Sink:
+        """The data set of an N-EVENT-REPORT or N-ACTION begins; `field` says of which."""
 
 
 Admit = Callable[[AssociationRequest], Session | Rejected]
@@ -308,7 +318,7 @@ class AcceptedConnection:
         if request.field & commands.RESPONSE:
             self._give_up("a response to nothing")
         abstract_syntax, transfer_syntax = self._contexts[message.context_id]
-        storage = abstract_syntax != VERIFICATION
+        storage = abstract_syntax not in (VERIFICATION, COMMITMENT)
         if request.field == commands.C_STORE_RQ and storage:
             message.sink = session.store(
                 StoreRequest(
@@ -317,8 +327,14 @@ class AcceptedConnection:
                     transfer_syntax_uid=transfer_syntax,
                 )
             )
+        elif (
+            abstract_syntax == COMMITMENT
+            and request.field in COMMITMENT_REQUESTS
+            and isinstance(session, Committing)
+        ):
+            message.sink = session.commitment(request.field, transfer_syntax)
         elif request.field in (commands.C_STORE_RQ, commands.C_ECHO_RQ):
-            fits = request.field == commands.C_ECHO_RQ and not storage
+            fits = request.field == commands.C_ECHO_RQ and abstract_syntax == VERIFICATION
             status = commands.SUCCESS if fits else commands.SOP_CLASS_NOT_SUPPORTED
             message.answer = Answer(status=status)
         else:

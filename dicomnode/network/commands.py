@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 C_STORE_RQ = 0x0001
 C_ECHO_RQ = 0x0030
+N_EVENT_REPORT_RQ = 0x0100
+N_ACTION_RQ = 0x0130
 C_CANCEL_RQ = 0x0FFF
 RESPONSE = 0x8000
 """Set in the Command Field of every response."""
 
 SUCCESS = 0x0000
+PROCESSING_FAILURE = 0x0110
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 UNRECOGNIZED_OPERATION = 0x0211
 
@@ -32,6 +35,7 @@ _DATA_SET_TYPE = 0x0800
 _STATUS = 0x0900
 _ERROR_COMMENT = 0x0902
 _AFFECTED_SOP_INSTANCE_UID = 0x1000
+_REQUESTED_SOP_INSTANCE_UID = 0x1001
 
 
 class MalformedCommandError(ValueError):
@@ -47,7 +51,7 @@ class Command:
     sop_class_uid: str
     """Affected or Requested SOP Class UID; empty where there is none."""
     sop_instance_uid: str
-    """Affected SOP Instance UID; empty where there is none."""
+    """Affected or Requested SOP Instance UID; empty where there is none."""
     has_data_set: bool
 
 
@@ -77,7 +81,8 @@ def decode(data: bytes) -> Command:
         field=field,
         message_id=_number(found, message),
         sop_class_uid=_uid(found, _AFFECTED_SOP_CLASS_UID) or _uid(found, _REQUESTED_SOP_CLASS_UID),
-        sop_instance_uid=_uid(found, _AFFECTED_SOP_INSTANCE_UID),
+        sop_instance_uid=_uid(found, _AFFECTED_SOP_INSTANCE_UID)
+        or _uid(found, _REQUESTED_SOP_INSTANCE_UID),
         has_data_set=_number(found, _DATA_SET_TYPE) != _NO_DATA_SET,
     )
 

@@ -17,6 +17,8 @@ from dicomnode.domain.identifiers import InvalidUIDError, parse_uid
 
 VERIFICATION = "1.2.840.10008.1.1"
 """Verification SOP Class (PS3.4 annex A)."""
+COMMITMENT = "1.2.840.10008.1.20.1"
+"""Storage Commitment Push Model SOP Class (PS3.4 annex J)."""
 IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 
 ACCEPTANCE = 0
@@ -182,7 +184,7 @@ def _unpadded(uid: str) -> str:
 
 
 def _choose(abstract: str, proposed: Iterable[str], unknown: UnknownClasses) -> tuple[int, str]:
-    if abstract == VERIFICATION:
+    if abstract in (VERIFICATION, COMMITMENT):
         found = [syntax for syntax in proposed if syntax in _VERIFICATION_SYNTAXES]
     elif is_stored(abstract, unknown):
         found = [syntax for syntax in proposed if syntax in _RANK]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.domain.associations import APPLICATION_CONTEXT
-from dicomnode.network.contexts import AnsweredContext, ProposedContext
+from dicomnode.network.contexts import COMMITMENT, AnsweredContext, ProposedContext
 
 ASSOCIATE_RQ = 0x01
 ASSOCIATE_AC = 0x02
@@ -47,6 +47,7 @@ _TRANSFER_SYNTAX_ITEM = 0x40
 _USER_INFORMATION_ITEM = 0x50
 _MAXIMUM_LENGTH_ITEM = 0x51
 _IMPLEMENTATION_CLASS_ITEM = 0x52
+_ROLES_ITEM = 0x54
 _IMPLEMENTATION_VERSION_ITEM = 0x55
 
 
@@ -69,6 +70,8 @@ class AssociateRequest:
     """The longest P-DATA-TF the requestor takes; 0 where it sets no limit."""
     implementation_class_uid: str
     implementation_version: str
+    roles: tuple[bytes, ...] = ()
+    """SCP/SCU Role Selections, as they came (PS3.7 D.3.3.4)."""
 
 
 def decode_associate_request(body: bytes) -> AssociateRequest:
@@ -83,6 +86,7 @@ def decode_associate_request(body: bytes) -> AssociateRequest:
     application = ""
     contexts: dict[int, ProposedContext] = {}
     user: dict[int, bytes] = {}
+    roles: list[bytes] = []
     for kind, value in _items(body, 68):
         if kind == _APPLICATION_CONTEXT_ITEM:
             application = _uid(value)
@@ -92,7 +96,9 @@ def decode_associate_request(body: bytes) -> AssociateRequest:
                 raise MalformedPduError("a Presentation Context ID stands twice")
             contexts[context.id] = context
         elif kind == _USER_INFORMATION_ITEM:
-            user = dict(_items(value, 0))
+            items = list(_items(value, 0))
+            user = dict(items)
+            roles += [role for kind_of_item, role in items if kind_of_item == _ROLES_ITEM]
     longest = user.get(_MAXIMUM_LENGTH_ITEM, b"\0\0\0\0")
     if len(longest) != 4:
         raise MalformedPduError("the maximum length is not 4 bytes long")
@@ -106,6 +112,7 @@ def decode_associate_request(body: bytes) -> AssociateRequest:
         max_pdu_bytes=int.from_bytes(longest, "big"),
         implementation_class_uid=_uid(user.get(_IMPLEMENTATION_CLASS_ITEM, b"")),
         implementation_version=_title(user.get(_IMPLEMENTATION_VERSION_ITEM, b"")),
+        roles=tuple(roles),
     )
 
 
@@ -114,8 +121,9 @@ def encode_associate_accept(
 ) -> bytes:
     """Encode an A-ASSOCIATE-AC (PS3.8 9.3.3).
 
-    Neither roles nor an asynchronous operations window are answered, so the defaults hold: the
-    requestor is the SCU, one operation at a time (PS3.7 D.3.3.3 and D.3.3.4).
+    No asynchronous operations window is answered, so the default holds: one operation at a time
+    (PS3.7 D.3.3.3). Roles are accepted as proposed for storage commitment, whose SCP calls to
+    report; for all else the default holds: the requestor is the SCU (PS3.7 D.3.3.4).
     """
     items = [_item(_APPLICATION_CONTEXT_ITEM, APPLICATION_CONTEXT.encode())]
     for context in results:
@@ -127,6 +135,7 @@ def encode_associate_accept(
         _item(_IMPLEMENTATION_CLASS_ITEM, IMPLEMENTATION_CLASS_UID.encode()),
         _item(_IMPLEMENTATION_VERSION_ITEM, IMPLEMENTATION_VERSION_NAME.encode()),
     ]
+    user += [_item(_ROLES_ITEM, role) for role in request.roles if _of_role(role) == COMMITMENT]
     items.append(_item(_USER_INFORMATION_ITEM, b"".join(user)))
     return _pdu(ASSOCIATE_AC, struct.pack(">HH", 1, 0) + request.titles + b"".join(items))
 
@@ -144,6 +153,12 @@ def encode_release_reply() -> bytes:
 def encode_abort(source: int, reason: int) -> bytes:
     """Encode an A-ABORT (PS3.8 9.3.8)."""
     return _pdu(ABORT, bytes((0, 0, source, reason)))
+
+
+def _of_role(role: bytes) -> str:
+    """Return the SOP Class UID that a role selection is about."""
+    length = int.from_bytes(role[:2], "big")
+    return _uid(role[2 : 2 + length]) if len(role) == length + 4 else ""
 
 
 def _pdu(kind: int, body: bytes) -> bytes:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pynetdicom import _config
+from pynetdicom import _config, evt
 
-from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry, classify_store_status
+from dicomnode.domain.commitment import (
+    PUSH_MODEL,
+    PUSH_MODEL_INSTANCE,
+    REQUEST,
+    CommitmentReport,
+)
+from dicomnode.domain.outcomes import (
+    PROCESSING_FAILURE,
+    Done,
+    Outcome,
+    Refuse,
+    Retry,
+    classify_action_status,
+    classify_store_status,
+)
 from dicomnode.domain.security import PeerTls
+from dicomnode.instances import UnreadableError, reports
 from dicomnode.network.progress import Pace, Progress, regulate
 from dicomnode.network.requesting import (
     UNCOMPRESSED,
@@ -25,6 +41,9 @@ from dicomnode.network.sockets import VERIFICATION
 
 __all__ = ["ConnectError", "StorageAssociation", "associate"]
 
+log = logging.getLogger(__name__)
+
+OnReport = Callable[[CommitmentReport], int]
 _config.STORE_SEND_CHUNKED_DATASET = True  # files go out in pieces, never read whole or re-encoded
 
 
@@ -119,6 +138,32 @@ class StorageAssociation:
             association.network_timeout = self._timeout_seconds
             _limit(connection, self._timeout_seconds)
 
+    def request_commitment(
+        self, transaction_uid: str, references: Sequence[tuple[str, str]]
+    ) -> Done | Retry | Refuse:
+        """Ask the peer to commit to keep instances (PS3.4 J.3.2); `Done`: it will report.
+
+        Args:
+            transaction_uid: by which the report names the request.
+            references: SOP Class and SOP Instance UIDs.
+        """
+        taken = {one.abstract_syntax for one in self._association.accepted_contexts}
+        if PUSH_MODEL not in taken:
+            return Refuse("CONTEXT_REFUSED", "the destination offers no storage commitment")
+        information = reports.request(transaction_uid, references)
+        try:
+            status, _ = self._association.send_n_action(
+                information, REQUEST, PUSH_MODEL, PUSH_MODEL_INSTANCE
+            )
+        except (RuntimeError, ValueError) as error:
+            return Retry("ABORTED", f"the association ended before it was asked: {error}")
+        if "Status" not in status:
+            return Retry("NO_RESPONSE", "no answer to the request for storage commitment")
+        if status.Status == 0x0000:
+            return Done()
+        detail = "the destination refused the request for storage commitment"
+        return classify_action_status(int(status.Status), detail)
+
     def echo(self) -> Outcome:
         """Ask for Verification."""
         status = self._association.send_c_echo()
@@ -127,6 +172,15 @@ class StorageAssociation:
         if status.Status != 0x0000:
             return Refuse(f"STATUS_{status.Status:04X}", "C-ECHO failed")
         return Done()
+
+
+def _report(event: Any, on_report: OnReport) -> tuple[int, None]:
+    try:
+        report = reports.read(event.event_information)
+    except UnreadableError as error:
+        log.warning("REPORT_UNREADABLE", extra={"fields": {"detail": str(error)}})
+        return PROCESSING_FAILURE, None
+    return on_report(report), None
 
 
 def _limit(connection: Any, seconds: float | None) -> None:
@@ -146,6 +200,7 @@ def associate(
     tls: PeerTls | None = None,
     pace: Pace | None = None,
     is_stopping: Callable[[], bool] = _never,
+    on_report: OnReport | None = None,
 ) -> Iterator[StorageAssociation]:
     """Open an association, and release it at the end of the block.
 
@@ -155,6 +210,8 @@ def associate(
         tls: connect with TLS, so.
         pace: of what is sent; none: as fast as it goes.
         is_stopping: whether the node is to stop.
+        on_report: takes reports on storage commitment that come over this association, and gives
+            the status of the answer; without it commitment is not proposed.
 
     Raises:
         ConnectError: no association came about.
@@ -173,5 +230,9 @@ def associate(
     ]
     # With this the association comes about even where every storage class is refused.
     proposals.append(Proposal(abstract_syntax=VERIFICATION, transfer_syntaxes=UNCOMPRESSED))
-    with called(call, proposals) as association:
+    handlers: list[tuple[Any, ...]] = []
+    if on_report is not None:
+        proposals.append(Proposal(abstract_syntax=PUSH_MODEL, transfer_syntaxes=UNCOMPRESSED))
+        handlers.append((evt.EVT_N_EVENT_REPORT, _report, [on_report]))
+    with called(call, proposals, handlers) as association:
         yield StorageAssociation(association, timeout_seconds, pace or Pace(None), is_stopping)

@@ -20,6 +20,7 @@ from dicomnode.instances import Headers, UnreadableError, file_prefix, same_imag
 from dicomnode.instances.seals import Seal
 from dicomnode.network.association import Answer, Outcome, StoreRequest
 from dicomnode.services.messages import Compare, GoneError, Line, Note, Settle, Store
+from dicomnode.services.reporting import ArrivingReport
 from dicomnode.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,10 @@ class Sender:
         """Have the rows written of what was stored: whoever sees the association end finds them."""
         with suppress(GoneError):
             self._desk.ask(Settle())
+
+    def commitment(self, field: int, transfer_syntax: str) -> ArrivingReport:
+        """A data set of storage commitment begins."""
+        return ArrivingReport(self._desk, field, transfer_syntax)
 
     def close(self, outcome: Outcome) -> None:
         """The association ended."""

@@ -27,10 +27,11 @@ from dicomnode.domain.associations import (
 from dicomnode.domain.identifiers import PatientKey
 from dicomnode.domain.records import Header
 from dicomnode.errors import LedgerError
-from dicomnode.ledger import intake, rejections
+from dicomnode.ledger import commitments, intake, rejections
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.intake import Arrival, Known
 from dicomnode.network.association import Outcome
+from dicomnode.network.commands import PROCESSING_FAILURE
 from dicomnode.services.common import Context
 from dicomnode.services.messages import (
     Ask,
@@ -39,6 +40,7 @@ from dicomnode.services.messages import (
     Message,
     Note,
     Reply,
+    Reported,
     Settle,
     Settled,
     Store,
@@ -151,6 +153,8 @@ class Desk:
             self._owed.append(item)
         elif isinstance(item.message, Store | Note):
             item.reply = admission.NO_LEDGER
+        elif isinstance(item.message, Reported):
+            item.reply = PROCESSING_FAILURE
 
     def _count(self, item: Item) -> None:
         message, reply = item.message, item.reply
@@ -240,6 +244,14 @@ class Desk:
             return self._store_all(tx, [(item, message)])
         elif isinstance(message, Stored):
             return self._store_all(tx, [(item, _uncompared(message))])
+        elif isinstance(message, Reported):
+            calling = item.seat.request.calling_ae if item.seat.request else ""
+            item.reply = commitments.answered(
+                tx,
+                self._settings.destinations_of(calling),
+                message.report,
+                self._settings.send.retry,
+            )
         elif not isinstance(message, Note):
             return []
         elif message.decision.fate is Fate.DISCARD:

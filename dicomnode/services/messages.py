@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from dicomnode.domain.admission import Decision
 from dicomnode.domain.associations import AssociationRequest, Rejected
+from dicomnode.domain.commitment import CommitmentReport
 from dicomnode.domain.records import Header
 from dicomnode.domain.security import ServerTls
 from dicomnode.network.association import Outcome, Terms
@@ -127,14 +128,21 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """A report on storage commitment. Answered by the status that the peer hears."""
+
+    report: CommitmentReport
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The association has ended. Not answered."""
 
     outcome: Outcome
 
 
-Message = Ask | Expect | Store | Stored | Settle | Note | Leave
-Reply = Welcome | Rejected | Expected | Decision | Compare | Settled
+Message = Ask | Expect | Store | Stored | Settle | Note | Reported | Leave
+Reply = Welcome | Rejected | Expected | Decision | Compare | Settled | int
 
 
 class Line(Protocol):

@@ -6,7 +6,6 @@ model and encodes nothing.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 import threading
@@ -17,21 +16,18 @@ from datetime import timedelta
 from pathlib import Path
 
 from dicomnode.deflating import transcode, transfer_syntaxes
-from dicomnode.domain.destinations import may_go
+from dicomnode.domain.commitment import CommitmentReport
 from dicomnode.domain.health import patience
 from dicomnode.domain.identifiers import TransferSyntaxUID
-from dicomnode.domain.outcomes import Outcome, Refuse, Retry
+from dicomnode.domain.outcomes import PROCESSING_FAILURE, Done, Outcome, Refuse, Retry
 from dicomnode.domain.records import Delivery
-from dicomnode.domain.subjects import IDENTITY_DIFFERS, Subject, differences
+from dicomnode.domain.subjects import IDENTITY_DIFFERS
 from dicomnode.errors import LedgerError
-from dicomnode.instances import UnreadableError
-from dicomnode.instances.subjects import read_subject
-from dicomnode.ledger import deliveries, destinations, substitution
+from dicomnode.ledger import commitments, deliveries, destinations, substitution
 from dicomnode.network.progress import Pace
-from dicomnode.network.query import find_study
 from dicomnode.network.scu import ConnectError, StorageAssociation, associate
 from dicomnode.services.common import Context, beat_until_stopped, role
-from dicomnode.services.peers import call_of
+from dicomnode.services.scrutiny import Scrutiny
 from dicomnode.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,7 +35,10 @@ log = logging.getLogger(__name__)
 NAME = "send"
 IDLE_SECONDS = 0.5
 LATE_EVERY_SECONDS = 10.0
-MAX_CONTEXTS = 127
+MAX_CONTEXTS = 126
+"""Beside Verification and Storage Commitment, of 128."""
+REPORT_WAIT_SECONDS = 2.0
+"""For a report over the association of the request; later it comes over one of the archive's."""
 
 
 class Sender:
@@ -51,6 +50,7 @@ class Sender:
         self._destination = destination
         self._terms = context.settings.destinations[destination]
         self._peer = context.settings.peer_of(destination)
+        self._heard = threading.Event()
         self._pace = Pace(self._terms.max_mbit_per_second)
 
     def run_until_stopped(self) -> None:
@@ -72,7 +72,11 @@ class Sender:
         with self._context.ledger.transaction() as tx:
             if not self._terms.is_open(tx.now.astimezone()):
                 return
-            if not (destinations.may_be_called(tx, name) and deliveries.is_due(tx, name)):
+            commitments.time_out(tx, name, self._settings.send.retry)
+            if not destinations.may_be_called(tx, name):
+                return
+            asks = self._terms.wants_commitment and commitments.is_due(tx, name)
+            if not (asks or deliveries.is_due(tx, name)):
                 return
             deliveries.cancel_outdated(tx, name)
             contexts = [
@@ -91,18 +95,21 @@ class Sender:
                 tls=self._peer.tls,
                 pace=self._pace,
                 is_stopping=self._context.stop.is_set,
+                on_report=self._hear if self._terms.wants_commitment else None,
             ) as association:
                 self._send_over(association)
+                if self._terms.wants_commitment:
+                    self._ask_over(association)
         except ConnectError as error:
             self._stay_away(Retry(error.code, error.detail))
 
     def _send_over(self, association: StorageAssociation) -> None:
-        same: set[int] = set()
+        scrutiny = Scrutiny(self._context, self._destination)
         while association.is_alive and not self._context.stop.is_set():
             delivery = self._claim()
             if delivery is None:
                 return
-            hindrance = self._hindrance(delivery, same)
+            hindrance = scrutiny.of(delivery)
             if isinstance(hindrance, Refuse) and hindrance.code == IDENTITY_DIFFERS:
                 with self._context.ledger.transaction() as tx:
                     deliveries.hold_for(tx, delivery, hindrance)
@@ -112,6 +119,43 @@ class Sender:
                 outcome, status = self._store(association, delivery)
                 self._finish(delivery, outcome, status)
 
+    def _ask_over(self, association: StorageAssociation) -> None:
+        """Ask for commitment of what is there, and wait a moment for a report over the same line.
+
+        After the last object: a report that came in its midst would be taken for its answer.
+        """
+        send = self._settings.send
+        asked = False
+        while association.is_alive and not self._context.stop.is_set():
+            with self._context.ledger.transaction() as tx:
+                wait = timedelta(seconds=send.commitment_seconds)
+                request = commitments.begin(tx, self._destination, wait)
+            if request is None:
+                break
+            self._heard.clear()
+            outcome = association.request_commitment(request.transaction_uid, request.references)
+            if isinstance(outcome, Done):
+                asked = True
+                self._heard.wait(REPORT_WAIT_SECONDS)
+                continue
+            required = self._terms.commitment == "required"
+            with self._context.ledger.transaction() as tx:
+                commitments.not_asked(tx, request, outcome, send.retry, required=required)
+        if asked:
+            log.info("COMMITMENT_ASKED", extra={"fields": {"destination": self._destination}})
+
+    def _hear(self, report: CommitmentReport) -> int:
+        """Take in a report that came over the sender's own association."""
+        try:
+            with self._context.ledger.transaction() as tx:
+                names = {self._destination}
+                return commitments.answered(tx, names, report, self._settings.send.retry)
+        except LedgerError:
+            log.exception("LEDGER_UNAVAILABLE")
+            return PROCESSING_FAILURE
+        finally:
+            self._heard.set()
+
     def _claim(self) -> Delivery | None:
         with self._context.ledger.transaction() as tx:
             if not self._terms.is_open(tx.now.astimezone()):
@@ -119,44 +163,6 @@ class Sender:
             if not destinations.may_be_called(tx, self._destination):
                 return None
             return deliveries.claim(tx, self._destination)
-
-    def _hindrance(self, delivery: Delivery, same: set[int]) -> Refuse | Retry | None:
-        """Say why an object may not go, or not now; None if it may.
-
-        Args:
-            delivery: of the object.
-            same: studies whose identity was compared over this association.
-        """
-        path = self._context.spool.path(delivery.path)
-        fault = _fault(path, delivery.digest)
-        if fault is not None:
-            return fault
-        try:
-            subject = read_subject(path)
-        except UnreadableError as error:
-            return Refuse("BYTES_CHANGED", str(error))
-        refusal = may_go(self._terms.kind, is_deidentified=subject.is_deidentified)
-        if refusal is not None:
-            return refusal
-        asks = self._peer.query and self._terms.compare_identity and not delivery.overridden
-        if not asks or delivery.study_id in same:
-            return None
-        differs = self._compare(subject)
-        if differs is None:
-            same.add(delivery.study_id)
-        return differs
-
-    def _compare(self, subject: Subject) -> Refuse | Retry | None:
-        """Ask the destination whose the study is: merges and corrections happen while jobs wait."""
-        found = find_study(call_of(self._settings, self._peer), subject.study_uid, identity=True)
-        if isinstance(found, Refuse | Retry):
-            return Retry("IDENTITY_NOT_COMPARED", f"{found.code}: {found.detail}")
-        if found is None:
-            return None
-        different = differences(subject, found)
-        if different:
-            return Refuse(IDENTITY_DIFFERS, f"the archive has another {' and '.join(different)}")
-        return None
 
     def _store(
         self, association: StorageAssociation, delivery: Delivery
@@ -224,6 +230,7 @@ class Sender:
                 status=status,
                 wait=retry.after(delivery.attempt, _jitter()),
                 give_up_after=self._give_up_after,
+                commit=self._terms.wants_commitment,
             )
             if counts or isinstance(outcome, Retry):
                 destinations.note(tx, self._destination, outcome, delivery.id, retry, _jitter())
@@ -252,18 +259,6 @@ class Sender:
 
 def _jitter() -> float:
     return random.random()  # noqa: S311 - no secret
-
-
-def _fault(path: Path, digest: str) -> Refuse | None:
-    """Say why a file is not the result that was recorded, or None if it is."""
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return Refuse("BYTES_MISSING", "the result is not in the spool")
-    if found != digest:
-        return Refuse("BYTES_CHANGED", "the result in the spool is not the one that was recorded")
-    return None
 
 
 def run(settings: Settings) -> None:

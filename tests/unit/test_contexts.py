@@ -178,7 +178,6 @@ def test_unknown_classes_are_kept_or_refused_as_configured(uid: str) -> None:
     "uid",
     [
         "1.2.840.10008.5.1.4.1.2.2.1",  # Study Root Query/Retrieve - FIND
-        "1.2.840.10008.1.20.1",  # Storage Commitment Push Model
         "1.2.840.10008.3.1.2.3.3",  # Modality Performed Procedure Step
         "1.2.840.10008.5.1.4.38.1",  # Hanging Protocol Storage: no patient
         "1.2.840.10008.5.1.4.1.1.201.1",  # Inventory Storage: the same
@@ -204,3 +203,15 @@ def test_no_class_of_the_table_is_a_query() -> None:
     for uid in contexts.KNOWN_STORAGE_CLASSES:
         name = UID_dictionary[uid][0] if uid in UID_dictionary else ""
         assert "Storage" in name or not name, uid
+
+
+def test_storage_commitment_is_accepted_uncompressed() -> None:
+    """Archives call to report; what is no report of theirs is refused later."""
+    syntaxes = (*contexts.UNCOMPRESSED[:3], "1.2.840.10008.1.2.4.90")
+    for syntax in syntaxes:
+        proposed = ProposedContext(
+            id=1, abstract_syntax=contexts.COMMITMENT, transfer_syntaxes=(syntax,)
+        )
+        (found,) = contexts.answer([proposed], "refuse")
+        assert found.is_accepted == (syntax in contexts.UNCOMPRESSED)
+        assert not contexts.is_stored(contexts.COMMITMENT, "keep")

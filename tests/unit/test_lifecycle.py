@@ -54,16 +54,24 @@ ALLOWED = {
         ("DELIVERED", "resend", "PENDING"),
         ("COMMITTED", "requeue", "PENDING"),
     },
+    "commitment": {
+        ("ASKED", "answer", "ANSWERED"),
+        ("SILENT", "answer", "ANSWERED"),
+        ("ASKED", "silence", "SILENT"),
+        ("ASKED", "refuse", "REFUSED"),
+    },
     "retrieval": {
         ("FETCHING", "fetched", "FETCHED"),
         ("FETCHING", "fail", "FAILED"),
     },
 }
 FIRST = {"study": "OPEN", "job": "QUEUED", "delivery": "PENDING", "retrieval": "FETCHING"}
+FIRST["commitment"] = "ASKED"
 FINAL = {
     "study": set(),
     "job": {"DONE", "CANCELLED"},
     "delivery": {"CANCELLED"},
+    "commitment": {"ANSWERED", "REFUSED"},
     "retrieval": {"FETCHED", "FAILED"},
 }
 

@@ -304,7 +304,7 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
         ),
         (
             PEERS + "  x: {peer: PACS, profil: pacs}",
-            "5: destinations.x.profil: unknown key; known here: allow_demo, compare_identity,",
+            "5: destinations.x.profil: unknown key; known here: allow_demo, commitment,",
         ),
         (
             PEERS + "  x: {peer: PACS, objects: [seg, pdf]}",

@@ -1,0 +1,83 @@
+"""Data sets of storage commitment: the request that goes out, the report that comes (PS3.4 J.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from io import BytesIO
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.uid import UID
+
+from dicomnode.domain.commitment import CommitmentReport
+from dicomnode.domain.identifiers import InvalidUIDError, parse_uid
+from dicomnode.instances.fields import UnreadableError
+
+MAX_REFERENCES = 10_000
+
+
+def request(transaction_uid: str, references: Iterable[tuple[str, str]]) -> Dataset:
+    """Return the Action Information of a request.
+
+    Args:
+        transaction_uid: of the request.
+        references: SOP Class and SOP Instance UIDs.
+    """
+    information = Dataset()
+    information.TransactionUID = transaction_uid
+    information.ReferencedSOPSequence = [_reference(*one) for one in references]
+    return information
+
+
+def _reference(sop_class: str, sop_instance: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = sop_class
+    item.ReferencedSOPInstanceUID = sop_instance
+    return item
+
+
+def parse(data: bytes, transfer_syntax: str) -> CommitmentReport:
+    """Read a report as it came over the network.
+
+    Raises:
+        UnreadableError: it is none.
+    """
+    uid = UID(transfer_syntax)
+    try:
+        return read(read_dataset(BytesIO(data), uid.is_implicit_VR, uid.is_little_endian))
+    except UnreadableError:
+        raise
+    except Exception as error:  # hostile bytes can raise anything in a parser
+        raise UnreadableError(f"the report is not readable ({type(error).__name__})") from error
+
+
+def read(information: Dataset) -> CommitmentReport:
+    """Read the Event Information of a report.
+
+    Raises:
+        UnreadableError: it lacks its Transaction UID, or names what are no instances.
+    """
+    try:
+        done = [_uid(item) for item in _items(information, "ReferencedSOPSequence")]
+        failed = [
+            (_uid(item), int(item.get("FailureReason") or 0x0110))
+            for item in _items(information, "FailedSOPSequence")
+        ]
+        return CommitmentReport(
+            transaction_uid=parse_uid(str(information.get("TransactionUID") or "")),
+            committed=frozenset(done),
+            failed=tuple(failed),
+        )
+    except InvalidUIDError as error:
+        raise UnreadableError(f"the report: {error}") from error
+
+
+def _items(information: Dataset, keyword: str) -> list[Dataset]:
+    items = list(information.get(keyword) or ())
+    if len(items) > MAX_REFERENCES:
+        raise UnreadableError(f"the report names more than {MAX_REFERENCES} instances")
+    return items
+
+
+def _uid(item: Dataset) -> str:
+    return parse_uid(str(item.get("ReferencedSOPInstanceUID") or ""))
