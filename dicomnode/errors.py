@@ -3,6 +3,7 @@
 DicomnodeError
 ├── SettingsError     the configuration's fault: file, line, key and what was expected
 ├── Refusal           the series' fault: it cannot be analysed honestly; becomes a reason code
+├── PurgedError       a person's: what was asked for needs bytes that are purged
 ├── LedgerError       the ledger cannot be used (unreachable, other schema); becomes 0xA700
 │   └── ConflictError somebody else inserted the same row first; look again
 └── EngineError       the analysis itself failed (crash, out of memory, time-out); becomes a retry
@@ -34,6 +35,10 @@ class Refusal(DicomnodeError):  # noqa: N818 - it is the word of the field, and 
 
     def __reduce__(self) -> tuple[type[Refusal], tuple[str, str]]:
         return type(self), (self.code, self.detail)
+
+
+class PurgedError(DicomnodeError):
+    """What was asked for needs bytes that are purged."""
 
 
 class LedgerError(DicomnodeError):

@@ -25,6 +25,7 @@ from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.destinations import Destination
 from dicomnode.domain.outcomes import Backoff
 from dicomnode.domain.quality import QualityPolicy
+from dicomnode.domain.retention import RetentionPolicy
 from dicomnode.domain.retrieval import FetchPolicy
 from dicomnode.domain.routing import Rule
 from dicomnode.domain.security import PeerTls, ServerTls, parse_fingerprint
@@ -197,6 +198,7 @@ class Settings(_Section):
     storage: Storage = Storage()
     fetch: FetchPolicy = FetchPolicy()
     limits: Limits = Limits()
+    retention: RetentionPolicy = RetentionPolicy()
 
     @model_validator(mode="after")
     def _peers_can_be_reached(self) -> Self:
@@ -308,6 +310,15 @@ class Settings(_Section):
         """Return the names of the destinations that have this AE title."""
         title = calling_ae.strip(" ")
         return frozenset(name for name in self.destinations if self.peer_of(name).ae_title == title)
+
+    @property
+    def must_commit(self) -> frozenset[str]:
+        """Destinations that have to take responsibility before anything is purged."""
+        return frozenset(
+            name
+            for name, destination in self.destinations.items()
+            if destination.commitment == "required"
+        )
 
     def peer_of(self, destination: str) -> Peer:
         """Return the peer that stands behind a destination."""

@@ -11,6 +11,7 @@ there. No facts, no decisions, no DICOM beyond the names.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -194,6 +195,20 @@ class Spool:
         self.publish(note, f"quarantine/{name}.json")
         self.publish(tmp, f"quarantine/{name}.dcm")
         return f"quarantine/{name}.dcm"
+
+    def remove(self, relative: str) -> None:
+        """Remove an instance's file, and the folders of its series and study if it was the last."""
+        path = self.root / relative
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty, or not there any more
+            path.parent.rmdir()
+            path.parent.parent.rmdir()
+
+    def remove_results(self, job_id: int) -> None:
+        """Remove whatever a job has left."""
+        folder = self.results / str(job_id)
+        if folder.is_dir():
+            shutil.rmtree(folder)
 
     def clear_tmp(self) -> int:
         """Remove what a dead writer left unfinished; nobody was told that it was stored."""

@@ -39,6 +39,8 @@ class Fate(StrEnum):
     """Kept in its series, but it opens and triggers nothing."""
     DROP = "drop"
     """The same content is already stored."""
+    RESTORE = "restore"
+    """The same content was stored and is purged: the bytes are kept again."""
     QUARANTINE = "quarantine"
     DISCARD = "discard"
     """Nothing of it is kept: the peer was told so and keeps it."""
@@ -84,6 +86,9 @@ TOO_LARGE = _decision(
 
 
 STORED = _decision(SUCCESS, Fate.STORE, "STORED", INFO, "")
+RESTORED = _decision(
+    SUCCESS, Fate.RESTORE, "RESTORED", INFO, "its bytes had been purged, and are here again"
+)
 
 
 def unparseable(detail: str) -> Decision:
@@ -171,6 +176,8 @@ def _decide_again(
     header: Header, digest: str, known: StoredInstance, same_image: bool | None
 ) -> Decision:
     if digest == known.digest:
+        if known.is_purged:
+            return RESTORED
         return _decision(SUCCESS, Fate.DROP, "DUPLICATE", INFO, "the same bytes came again")
     is_open = needs_comparing(header, digest, known)
     if header.identity_digest != known.identity_digest or header.study_uid != known.study_uid:
@@ -199,6 +206,8 @@ def _decide_again(
             ATTENTION,
             "the SOP Instance UID came before with other pixels or another geometry",
         )
+    if known.is_purged:
+        return RESTORED
     return _decision(
         SUCCESS, Fate.DROP, "DUPLICATE_HEADER", INFO, "the same pixels came with another header"
     )

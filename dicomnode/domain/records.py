@@ -91,6 +91,8 @@ class StoredInstance:
     geometry_digest: str
     identity_digest: str
     transfer_syntax_uid: TransferSyntaxUID
+    is_purged: bool = False
+    """Its bytes went by age; its row stays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

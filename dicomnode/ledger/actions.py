@@ -13,7 +13,9 @@ from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.content import CONTENT_HELD
 from dicomnode.domain.lifecycle import HELD, REFUSED
 from dicomnode.domain.subjects import IDENTITY_DIFFERS
+from dicomnode.errors import PurgedError
 from dicomnode.ledger.core import Transaction
+from dicomnode.ledger.retention import lacks_bytes
 from dicomnode.ledger.tables import delivery, event, job, result, study
 
 
@@ -63,9 +65,23 @@ def requeue_job(tx: Transaction, job_id: int, who: str) -> bool:
 
     Returns:
         Whether it was refused or in quarantine.
+
+    Raises:
+        PurgedError: instances of its series are purged.
     """
+    of_job = tx.connection.execute(select(job.c.series_id).where(job.c.id == job_id)).scalar()
+    if of_job is not None and lacks_bytes(tx, of_job):
+        raise PurgedError(f"job {job_id}: instances are purged; send the series again, then this")
     moved = tx.move(
-        job, job_id, "requeue", failures=0, reason=None, detail="", due_at=tx.now, updated_at=tx.now
+        job,
+        job_id,
+        "requeue",
+        failures=0,
+        reason=None,
+        detail="",
+        due_at=tx.now,
+        updated_at=tx.now,
+        results_purged_at=None,
     )
     if moved:
         _resolve(tx, event.c.job_id == job_id, event.c.code.in_(("JOB_REFUSED", "JOB_QUARANTINED")))
@@ -80,14 +96,20 @@ def requeue_delivery(tx: Transaction, delivery_id: int, who: str) -> int:
 
     Returns:
         How many objects are to be sent.
+
+    Raises:
+        PurgedError: the results are purged.
     """
     row = tx.connection.execute(
-        select(delivery, result.c.withdraw_at)
+        select(delivery, result.c.withdraw_at, job.c.results_purged_at)
         .join(result, result.c.id == delivery.c.result_id)
+        .join(job, job.c.id == delivery.c.job_id)
         .where(delivery.c.id == delivery_id)
     ).first()
     if row is None or row.withdraw_at is not None:
         return 0
+    if row.results_purged_at is not None:
+        raise PurgedError(f"delivery {delivery_id}: the results of job {row.job_id} are purged")
     of_the_set = select(delivery.c.id).where(
         delivery.c.job_id == row.job_id,
         delivery.c.destination == row.destination,

@@ -20,10 +20,12 @@ from dicomnode.domain.choosing import Before, Standing, Verdict
 from dicomnode.domain.images import ImageFacts, decode
 from dicomnode.domain.lifecycle import CANCELLED, CLOSED, DONE, LEASED, QUARANTINED, QUEUED, REFUSED
 from dicomnode.domain.records import SeriesFacts
+from dicomnode.domain.retention import INPUT_PURGED
 from dicomnode.domain.routing import Choice
 from dicomnode.domain.series import NOTHING_COUNTS, Member, summarise
 from dicomnode.domain.turns import urgency
 from dicomnode.ledger.core import Transaction
+from dicomnode.ledger.retention import lacks_bytes
 from dicomnode.ledger.tables import association, event, instance, job, series, study
 
 
@@ -56,6 +58,7 @@ def queue_jobs(
             continue  # a person has chosen it
         if verdict.code == NOTHING_COUNTS and _is_rejected(tx, row.id):
             verdict = replace(verdict, why="all its instances were rejected")
+        verdict = _with_bytes(tx, row, verdict)
         _record(tx, study_row, row, verdict, facts[row.series_uid])
         if verdict.is_chosen:
             queued += _queue(tx, study_row, row, verdict.choice)
@@ -97,7 +100,7 @@ def analyze_by_hand(
         return None
     all_rows = tx.connection.execute(select(series).where(series.c.study_id == row.study_id)).all()
     facts = series_facts(tx, row.study_id, all_rows)[series_uid]
-    verdict = decide(facts)
+    verdict = _with_bytes(tx, row, decide(facts))
     if not verdict.is_chosen:
         return verdict
     if not _queue(tx, study_row, row, verdict.choice, by_hand=True):
@@ -129,6 +132,22 @@ def _by_hand(tx: Transaction, study_id: int) -> set[int]:
         )
     )
     return set(found.scalars())
+
+
+def _with_bytes(tx: Transaction, row: Row[Any], verdict: Verdict) -> Verdict:
+    """Return the verdict, or one that waits for instances that are purged and came not again."""
+    if not verdict.is_chosen or not lacks_bytes(tx, row.id):
+        return verdict
+    known = exists().where(
+        job.c.series_id == row.id,
+        job.c.model_id == verdict.choice.model,
+        job.c.generation == row.generation,
+    )
+    if tx.connection.execute(select(known)).scalar_one():
+        return verdict
+    why = "instances of it are purged: send the series again, and it is analysed whole"
+    nothing = replace(verdict.choice, model=None, destinations=())
+    return replace(verdict, code=INPUT_PURGED, why=why, choice=nothing)
 
 
 def _is_rejected(tx: Transaction, series_id: int) -> bool:
@@ -234,6 +253,15 @@ def _record(
             summary=choosing.summary(facts),
         )
     )
+    if verdict.code == INPUT_PURGED and row.choice_code != verdict.code:
+        tx.event(
+            INPUT_PURGED,
+            level=ATTENTION,
+            detail=f"something came for series {row.series_number}, and the rest of it is purged:"
+            " it is not analysed alone",
+            study=study_row.id,
+            series=row.id,
+        )
     if verdict.code == choosing.CAME_TOO_LATE and row.choice_code != verdict.code:
         tx.event(
             "BETTER_SERIES_LATE",

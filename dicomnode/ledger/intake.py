@@ -166,6 +166,7 @@ _PLACE = (
         study.c.state,
         study.c.opened_at,
         study.c.due_at,
+        study.c.purged_at,
         series.c.id,
         series.c.generation,
         series.c.modality,
@@ -260,6 +261,7 @@ def _stored(row: Row[Any]) -> StoredInstance:
         geometry_digest=row.geometry_digest,
         identity_digest=row.identity_digest,
         transfer_syntax_uid=TransferSyntaxUID(row.transfer_syntax_uid),
+        is_purged=row.purged_at is not None,
     )
 
 
@@ -342,7 +344,41 @@ def _place(tx: Transaction, arrival: Arrival) -> _Place:
             _SERIES_CAME, {"series": row.id, "now": tx.now, "generation_now": generation}
         )
         arrive(tx, row.study_id, row, arrival.policy, is_image=row.modality == "CT")
+    if row.purged_at is not None:
+        _has_bytes_again(tx, row.study_id)
     return _Place(row.study_id, row.id, generation)
+
+
+def _has_bytes_again(tx: Transaction, study_id: int) -> None:
+    tx.connection.execute(study.update().where(study.c.id == study_id).values(purged_at=None))
+
+
+def restore(tx: Transaction, arrival: Arrival) -> None:
+    """Record that the bytes of a purged instance are here again: in this encoding, from now on.
+
+    Its study closes once more, so that what waited for these bytes goes on; no generation begins.
+    """
+    header = arrival.header
+    uids = {"study_uid": header.study_uid, "series_uid": header.series_uid}
+    row = tx.connection.execute(_PLACE, uids).one()
+    tx.connection.execute(
+        instance.update()
+        .where(instance.c.sop_instance_uid == header.sop_instance_uid)
+        .values(
+            purged_at=None,
+            digest=arrival.digest,
+            pixel_digest=header.pixel_digest,
+            transfer_syntax_uid=header.transfer_syntax_uid,
+            size=arrival.size,
+            path=arrival.path,
+            association_id=arrival.association_id,
+            node_id=tx.node_id,
+            received_at=tx.now,
+        )
+    )
+    arrive(tx, row.study_id, row, arrival.policy, is_image=row.modality == "CT")
+    _has_bytes_again(tx, row.study_id)
+    record_only(tx, header, arrival.decision, arrival.association_id)
 
 
 def _row(tx: Transaction, arrival: Arrival, place: _Place) -> dict[str, Any]:

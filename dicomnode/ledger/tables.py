@@ -119,7 +119,9 @@ study = Table(
     _time("look_at", nullable=True),
     _time("closed_at", nullable=True),
     _text("closed_by", CODE, default=None),
+    _time("purged_at", nullable=True),
     Index("ix_study_state_look_at", "state", "look_at"),
+    Index("ix_study_purged_at_last_at", "purged_at", "last_at"),
 )
 
 series = Table(
@@ -231,8 +233,10 @@ job = Table(
     _time("analysed_at", nullable=True),
     _time("updated_at"),
     _time("late_at", nullable=True),
+    _time("results_purged_at", nullable=True),
     UniqueConstraint("series_id", "model_id", "generation"),
     Index("ix_job_state_due_at", "state", "due_at"),
+    Index("ix_job_results_purged_at_updated_at", "results_purged_at", "updated_at"),
 )
 
 result = Table(

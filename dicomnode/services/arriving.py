@@ -233,9 +233,12 @@ class ArrivingInstance:
 
     def _set_aside(self, header: Header | None, decision: Decision) -> Decision:
         os.fdatasync(self._file)
+        # By it the retention finds whether the study is held.
+        about = {} if header is None else {"sop_instance_uid": header.sop_instance_uid}
         place = self._house.spool.put_into_quarantine(
             self._tmp,
             {
+                **about,
                 "code": decision.code,
                 "detail": decision.detail,
                 "status": decision.status,

@@ -51,6 +51,8 @@ from dicomnode.services.strangers import Strangers
 
 log = logging.getLogger(__name__)
 
+KEPT = (Fate.STORE, Fate.STORE_ASIDE, Fate.RESTORE)
+
 
 @dataclass(slots=True)
 class Seat:
@@ -271,6 +273,7 @@ class Desk:
             return []
         published: list[tuple[Path, str]] = []
         arrivals: list[Arrival] = []
+        restored: list[Arrival] = []
         patients: dict[str, PatientKey] = {}  # of studies that begin with one of these
         facts = intake.known_all(tx, [store.header for _, store in stores])
         for (item, store), known in zip(stores, facts, strict=True):
@@ -290,10 +293,13 @@ class Desk:
                 header.study_uid, header.series_uid, header.sop_instance_uid
             )
             patients.setdefault(header.study_uid, header.patient_key)
-            arrivals.append(self._arrival(item.seat, store, reply, path))
+            kept = restored if reply.fate is Fate.RESTORE else arrivals
+            kept.append(self._arrival(item.seat, store, reply, path))
             published.append((self._spool.tmp / store.tmp, path))
         if arrivals:
             intake.add_all(tx, arrivals)
+        for arrival in restored:
+            intake.restore(tx, arrival)
         for item, store in stores:
             if store.header.rejection is not None and isinstance(item.reply, Decision):
                 self._consider(tx, item.seat, store.header, item.reply)
@@ -308,7 +314,7 @@ class Desk:
         row was written before a crash and its file's name was not.
         """
         path = self._spool.tmp / store.tmp
-        if isinstance(decision, Compare) or decision.fate in (Fate.STORE, Fate.STORE_ASIDE):
+        if isinstance(decision, Compare) or decision.fate in KEPT:
             return
         if decision.fate is Fate.DROP:
             path.unlink(missing_ok=True)

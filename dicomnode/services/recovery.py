@@ -85,6 +85,9 @@ def _register(context: Context, path: str) -> None:
         return
     with context.ledger.transaction() as tx:
         known = intake.known(tx, header)
+        if known.instance is not None and known.instance.is_purged:
+            context.spool.remove(path)  # what a purge did not come to
+            return
         decision = admission.decide(
             header,
             request_sop_class_uid=header.sop_class_uid,

@@ -1,7 +1,7 @@
 """The tick role: the clock that looks for what is due. APScheduler keeps no state, the ledger does.
 
 Closes studies that are complete, asks archives how much there is, takes back jobs whose worker is
-silent, and makes the notes that withdraw results.
+silent, makes the notes that withdraw results, and lets go what is old.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from dicomnode.errors import LedgerError
 from dicomnode.ledger import closing, jobs
 from dicomnode.services.common import Context, beat_until_stopped, role
 from dicomnode.services.counting import Asker
+from dicomnode.services.retain import EVERY_SECONDS as RETAIN_EVERY_SECONDS
+from dicomnode.services.retain import finish_purges, retain
 from dicomnode.services.withdrawing import withdraw_due
 from dicomnode.settings import Settings
 
@@ -77,16 +79,18 @@ def run(settings: Settings) -> None:
             if peer.query and peer.accept
         ]
         # A thread for each: an archive that does not answer must not keep a study from closing.
-        threads = ThreadPoolExecutor(3 + len(askers))
+        threads = ThreadPoolExecutor(4 + len(askers))
         scheduler = BackgroundScheduler(timezone="UTC", executors={"default": threads})
         options = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         for seconds, act in (
             (CLOSE_EVERY_SECONDS, close_due_studies),
             (LEASES_EVERY_SECONDS, take_back_jobs),
             (WITHDRAW_EVERY_SECONDS, withdraw_due),
+            (RETAIN_EVERY_SECONDS, retain),
             *((ASK_EVERY_SECONDS, asker.ask) for asker in askers),
         ):
             scheduler.add_job(_guarded, "interval", [context, act], seconds=seconds, **options)
+        _guarded(context, finish_purges)
         scheduler.start()
         try:
             beat_until_stopped(context, NAME, lambda: "watching what is due")

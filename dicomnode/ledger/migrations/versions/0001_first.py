@@ -64,11 +64,13 @@ def upgrade() -> None:
         sa.Column("look_at", UtcDateTime(), nullable=True),
         sa.Column("closed_at", UtcDateTime(), nullable=True),
         sa.Column("closed_by", sa.String(length=64), nullable=True),
+        sa.Column("purged_at", UtcDateTime(), nullable=True),
         sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_study_node_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_study")),
         sa.UniqueConstraint("study_uid", name=op.f("uq_study_study_uid")),
     )
     op.create_index("ix_study_state_look_at", "study", ["state", "look_at"], unique=False)
+    op.create_index("ix_study_purged_at_last_at", "study", ["purged_at", "last_at"], unique=False)
     op.create_table(
         "stranger",
         sa.Column(
@@ -255,6 +257,7 @@ def upgrade() -> None:
         sa.Column("analysed_at", UtcDateTime(), nullable=True),
         sa.Column("updated_at", UtcDateTime(), nullable=False),
         sa.Column("late_at", UtcDateTime(), nullable=True),
+        sa.Column("results_purged_at", UtcDateTime(), nullable=True),
         sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_job_node_id")),
         sa.ForeignKeyConstraint(["series_id"], ["series.id"], name=op.f("fk_job_series_id")),
         sa.ForeignKeyConstraint(["study_id"], ["study.id"], name=op.f("fk_job_study_id")),
@@ -264,6 +267,12 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_job_state_due_at", "job", ["state", "due_at"], unique=False)
+    op.create_index(
+        "ix_job_results_purged_at_updated_at",
+        "job",
+        ["results_purged_at", "updated_at"],
+        unique=False,
+    )
     op.create_table(
         "result",
         sa.Column(
