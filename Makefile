@@ -11,7 +11,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 OHIF := tests/viewers/ohif/package/dist/index.html
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test npm test-viewer test-histories lint train-demo parity bench bench-decode bench-receive bench-gpu clean
+.PHONY: demo docs test npm test-viewer test-histories lint train-demo parity bench bench-decode bench-receive bench-gpu clean
 
 demo: $(VENV)/.work
 	$(BIN)/dicomnode demo
@@ -27,6 +27,10 @@ npm:
 $(NPM): tests/viewers/package-lock.json
 	npm ci --prefix tests/viewers --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@
+
+# The documents as a static site, below site/; a dead link is an error.
+docs: $(VENV)/.test
+	$(BIN)/mkdocs build --quiet
 
 # The results in OHIF, in Debian's chromium, over Orthanc's DICOMweb: minutes. It needs apt's chromium,
 # orthanc and orthanc-dicomweb. DICOMNODE_PICTURES=docs/images renews the pictures in the documents.
@@ -98,10 +102,10 @@ $(VENV)/.work: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.work
-	$(PIP) --editable '.[work,postgres,test]'
+	$(PIP) --editable '.[work,postgres,test,docs]'
 	@$(BIN)/python -c 'import torch, sys; sys.exit(torch.__version__.split("+")[0] != "$(TORCH)")' \
 	  || { echo "the set-up has replaced torch $(TORCH)"; exit 1; }
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo-output tests/viewers/node_modules tests/viewers/ohif .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site demo-output tests/viewers/node_modules tests/viewers/ohif .mypy_cache .pytest_cache .ruff_cache .hypothesis
