@@ -8,6 +8,7 @@ import numpy as np
 from analysis_kit import plan
 from highdicom.seg import SegmentationTypeValues
 from numpy.typing import NDArray
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from dicomnode.demo.series import SeriesOptions, write_series
 from dicomnode.domain.plans import SEG, Plan, ResultInstance
@@ -81,7 +82,15 @@ def by_highdicom(
     numbers = table[labels.labels]
     with quiet_pydicom():
         dataset = make_object(
-            kind, stand_ins(source), numbers, source, segments, model, plan, identifiers
+            kind,
+            stand_ins(source),
+            numbers,
+            source,
+            segments,
+            model,
+            plan,
+            identifiers,
+            syntax=ExplicitVRLittleEndian if kind.name == "BINARY" else RLELossless,
         )
         refer_to_frames(dataset, source)
     moment = times(source, plan)

@@ -64,6 +64,7 @@ def encode_labelmap(
         order = tuple(items_by_slice(dataset, images))
         refer_to_frames(dataset, source)
         _, dataset.Rows, dataset.Columns = labels.labels.shape
+        dataset.file_meta.TransferSyntaxUID = RLELossless  # one voxel is not worth compressing
         dataset.PixelData = encapsulate([_encode(labels.labels[plane]) for plane in order])
     return finish(
         dataset,

@@ -15,7 +15,7 @@ from highdicom.seg import SegmentationTypeValues
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless, SegmentationStorage
+from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
 from dicomnode.domain.plans import LABELMAP, MANUFACTURER, SEG, Plan, ResultInstance
 from dicomnode.quiet import quiet_pydicom
@@ -53,9 +53,9 @@ class Segment:
 
 
 def find_present(labels: LabelMap) -> NDArray[np.bool_]:
-    """Return [slice, label] whether a slice has a voxel of a label; background counts, too."""
-    # Slice by slice: NumPy counts in copies of eight times the size.
-    counts = [np.bincount(image.ravel(), minlength=256) for image in labels.labels]
+    """Return [slice, label] whether a slice has a voxel of a label; of background never."""
+    # NumPy counts in copies of eight times the size: slice by slice, and without the background.
+    counts = [np.bincount(image[image != 0], minlength=256) for image in labels.labels]
     return np.array(counts) > 0
 
 
@@ -107,11 +107,12 @@ def encode_seg(
         present: from `find_present`.
     """
     images = as_points(stand_ins(source))
-    marks = first_numbers(present, segments)
+    # highdicom looks on every slice for every segment: it is told of two, which stand for many.
+    marks = np.minimum(first_numbers(present, segments), 2)
+    few, kind = segments[:2], SegmentationTypeValues.BINARY
     with quiet_pydicom():
-        dataset = make_object(
-            SegmentationTypeValues.BINARY, images, marks, source, segments, model, plan, identifiers
-        )
+        dataset = make_object(kind, images, marks, source, few, model, plan, identifiers)
+        dataset.SegmentSequence = [describe(segment, model) for segment in segments]
         items = items_by_slice(dataset, images)
         refer_to_frames(dataset, source)
     numbers = {segment.label: segment.number for segment in segments}
@@ -137,6 +138,8 @@ def make_object(
     model: Model,
     plan: Plan,
     identifiers: Identifiers,
+    *,
+    syntax: str = ExplicitVRLittleEndian,
 ) -> hd.seg.Segmentation:
     """Return highdicom's object, which refers to `images`.
 
@@ -162,7 +165,7 @@ def make_object(
         content_description=f"{NOT_FOR_DIAGNOSIS}: {model.title}"[:MAX_LONG_STRING],
         content_creator_name="DICOMNODE^AI",
         content_label="SEGMENTATION",
-        transfer_syntax_uid=ExplicitVRLittleEndian if binary else RLELossless,
+        transfer_syntax_uid=syntax,
         pixel_measures=_pixel_measures(source),
         omit_empty_frames=binary,
         contributing_equipment=[contributing_equipment(model, plan, moment)],
