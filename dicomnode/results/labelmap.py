@@ -20,6 +20,7 @@ from pydicom.uid import RLELossless
 from dicomnode.domain.plans import LABELMAP, Plan, ResultInstance
 from dicomnode.quiet import quiet_pydicom
 from dicomnode.results.common import finish, times
+from dicomnode.results.frames import write_encapsulated
 from dicomnode.results.headers import Source
 from dicomnode.results.model import Model
 from dicomnode.results.references import as_points, refer_to_frames, stand_ins
@@ -73,6 +74,7 @@ def encode_labelmap(
         times(source, plan),
         kind=LABELMAP,
         summary={"segments": len(segments), "frames": len(order)},
+        write=write_encapsulated,
         folder=plan.results_folder,
     )
 
