@@ -300,6 +300,34 @@ def acknowledge(
 
 
 @app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where the backup is to be; replaced if there.")],
+    config_option: ConfigOption = None,
+) -> None:
+    """Copy the ledger and the patient key into one file, while the node runs."""
+    from dicomnode.backup import write_backup
+
+    size = write_backup(load(config_option), file)
+    out.print(f"{file}: {size} bytes; now copy the spool", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def recover(
+    config: Config = None,
+    config_option: ConfigOption = None,
+    backup: Annotated[
+        Path | None, typer.Option("--backup", help="Restore ledger and key from it first.")
+    ] = None,
+) -> None:
+    """Bring spool and ledger together after a loss; the node must not run."""
+    from dicomnode.services.restoring import recover_node
+
+    logs.set_up("recover")
+    for sentence in recover_node(_settings(config, config_option), backup):
+        out.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def segment(
     folder: Annotated[Path, typer.Argument(help="Folder of a CT series' DICOM files.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],

@@ -4,6 +4,7 @@ DicomnodeError
 ├── SettingsError     the configuration's fault: file, line, key and what was expected
 ├── Refusal           the series' fault: it cannot be analysed honestly; becomes a reason code
 ├── PurgedError       a person's: what was asked for needs bytes that are purged
+├── BackupError       a person's: no backup can be made, or this one not be restored
 ├── LedgerError       the ledger cannot be used (unreachable, other schema); becomes 0xA700
 │   └── ConflictError somebody else inserted the same row first; look again
 └── EngineError       the analysis itself failed (crash, out of memory, time-out); becomes a retry
@@ -39,6 +40,10 @@ class Refusal(DicomnodeError):  # noqa: N818 - it is the word of the field, and 
 
 class PurgedError(DicomnodeError):
     """What was asked for needs bytes that are purged."""
+
+
+class BackupError(DicomnodeError):
+    """No backup can be made, or this one cannot be restored; nothing was overwritten."""
 
 
 class LedgerError(DicomnodeError):

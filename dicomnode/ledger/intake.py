@@ -451,6 +451,43 @@ def hold(tx: Transaction, study_id: int, decision: Decision) -> None:
     tx.event(decision.code, level=level, detail=decision.detail, study=study_id)
 
 
+def hold_study(tx: Transaction, study_uid: str, decision: Decision) -> bool:
+    """Hold a study by its UID; False where there is no such study."""
+    found = tx.connection.execute(
+        select(study.c.id).where(study.c.study_uid == study_uid).with_for_update(key_share=True)
+    ).scalar()
+    if found is None:
+        return False
+    hold(tx, found, decision)
+    return True
+
+
+def known_association(tx: Transaction, association_id: int | None) -> int | None:
+    """Return the id of an association if the ledger has it."""
+    return tx.connection.execute(
+        select(association.c.id).where(association.c.id == association_id)
+    ).scalar()
+
+
+def bytes_lost(tx: Transaction, paths: Sequence[str]) -> int:
+    """Take instances whose files are gone for purged ones, each study with an event; how many."""
+    rows = tx.connection.execute(
+        select(series.c.study_id, func.count())
+        .join(instance, instance.c.series_id == series.c.id)
+        .where(instance.c.path.in_(paths), instance.c.purged_at.is_(None))
+        .group_by(series.c.study_id)
+    ).all()
+    tx.connection.execute(
+        instance.update()
+        .where(instance.c.path.in_(paths), instance.c.node_id == tx.node_id)
+        .values(purged_at=tx.now)
+    )
+    for study_id, count in rows:
+        detail = f"{count} instances have no file any more: send the study again"
+        tx.event("BYTES_LOST", level=ATTENTION, detail=detail, study=study_id)
+    return sum(count for _, count in rows)
+
+
 def _study(tx: Transaction, header: Header, *, counts: bool) -> Row[Any]:
     created = tx.insert_once(
         study,

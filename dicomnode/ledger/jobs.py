@@ -16,7 +16,7 @@ from dicomnode.domain.choosing import BETTER_CHOSEN
 from dicomnode.domain.content import CONTENT_HELD
 from dicomnode.domain.findings import Finding
 from dicomnode.domain.identifiers import SeriesUID, StudyUID
-from dicomnode.domain.lifecycle import ARRIVED, CLOSED, HELD, LEASED, PENDING, QUEUED
+from dicomnode.domain.lifecycle import ARRIVED, CLOSED, DONE, HELD, LEASED, PENDING, QUEUED
 from dicomnode.domain.outcomes import Refuse, Retry
 from dicomnode.domain.plans import SR, ModelOptions, Predecessor
 from dicomnode.domain.records import Job, StoredResult
@@ -151,6 +151,14 @@ def predecessors(tx: Transaction, claimed: Job) -> tuple[Predecessor, ...]:
         for row in rows
         if row.generation == rows[0].generation
     )
+
+
+def known(tx: Transaction, job_ids: Collection[int], *, only_done: bool) -> set[int]:
+    """Return which of these jobs the ledger has; or has as done."""
+    wanted = select(job.c.id).where(job.c.id.in_(sorted(job_ids)))
+    if only_done:
+        wanted = wanted.where(job.c.state == DONE)
+    return set(tx.connection.execute(wanted).scalars())
 
 
 def heartbeat(tx: Transaction, claimed: Job, lease: timedelta, stage: str, progress: float) -> bool:
