@@ -90,6 +90,7 @@ def by_highdicom(
             model,
             plan,
             identifiers,
+            name="seg" if kind.name == "BINARY" else "labelmap",
             syntax=ExplicitVRLittleEndian if kind.name == "BINARY" else RLELossless,
         )
         refer_to_frames(dataset, source)

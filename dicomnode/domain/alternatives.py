@@ -22,6 +22,7 @@ from dicomnode.domain.plans import (
     REJECTION,
     RTSTRUCT,
     SEG,
+    SEG_PARTS,
     SR,
     ReportForm,
 )
@@ -38,7 +39,7 @@ INSTEAD: Mapping[str, tuple[str, ...]] = MappingProxyType(
         PREVIEW: (PREVIEW,),
         SR: (SR,),
         REJECTION: (REJECTION,),
-        **{kind: (kind,) for kind in FILES},
+        **{kind: (kind,) for kind in (*SEG_PARTS, *FILES)},
     }
 )
 """Kinds of results that a destination gets for a kind of its profile, the best first. Of reports

@@ -23,7 +23,11 @@ PREVIEW = "preview"
 RTSTRUCT = "rtstruct"
 REJECTION = "rejection"
 """A rejection note: it withdraws results of its job, and is asked for by no profile."""
-OBJECTS = (SEG, LABELMAP, RTSTRUCT, PREVIEW, SR)
+SEG_PARTS: Mapping[str, str] = MappingProxyType(
+    {f"seg_{system}": system for system in ("organs", "bones", "muscles", "vessels")}
+)
+"""The Segmentation split by systems of the body, each a kind of its own: kind -> system."""
+OBJECTS = (SEG, *SEG_PARTS, LABELMAP, RTSTRUCT, PREVIEW, SR)
 """Every kind of result, in the order in which they are sent: the report, which refers, is last."""
 NIFTI = "nifti"
 STATISTICS = "statistics"

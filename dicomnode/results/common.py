@@ -62,7 +62,7 @@ def times(source: Source, plan: Plan) -> Times:
 def series_description(kind: str, source: Source, model: Model, plan: Plan) -> str:
     """Return the Series Description, at most 64 characters; the model's id is cut if need be."""
     number = value_of(source.acquisition, "SeriesNumber")
-    of = f" {kind.upper()} of S{'?' if number is None else number}"
+    of = f" {kind.upper().replace('_', ' ')} of S{'?' if number is None else number}"
     used, total = slices_used(source, plan)
     part = f" ({used} of {total} slices)" if used < total else ""
     start = f"{'DEMO ' if model.demonstration else ''}{NOT_FOR_DIAGNOSIS}: "

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from dicomnode.domain.alternatives import whole_report
 from dicomnode.domain.findings import Finding
-from dicomnode.domain.plans import LABELMAP, PREVIEW, RTSTRUCT, SEG, SR, Plan, ResultInstance
+from dicomnode.domain.plans import (
+    LABELMAP,
+    PREVIEW,
+    RTSTRUCT,
+    SEG,
+    SEG_PARTS,
+    SR,
+    Plan,
+    ResultInstance,
+)
 from dicomnode.results import labelmap, preview, rtstruct, seg, sr
 from dicomnode.results.common import slices_used
 from dicomnode.results.headers import Source, value_of
@@ -56,6 +65,13 @@ def encode(
     if segments and SEG in plan.objects:
         identifiers = identify(SEG, seg.SOP_CLASS_UID, parts, plan, series_uid)
         made[SEG] = seg.encode_seg(source, labels, present, segments, model, plan, identifiers)
+    for kind in (kind for kind in SEG_PARTS if kind in plan.objects):
+        mine = seg.of_system(segments, model, SEG_PARTS[kind])
+        if mine:
+            identifiers = identify(kind, seg.SOP_CLASS_UID, parts, plan, series_uid)
+            made[kind] = seg.encode_seg(
+                source, labels, present, mine, model, plan, identifiers, kind=kind
+            )
     if segments and LABELMAP in plan.objects:
         identifiers = identify(LABELMAP, labelmap.SOP_CLASS_UID, parts, plan, series_uid)
         made[LABELMAP] = labelmap.encode_labelmap(

@@ -61,6 +61,7 @@ def encode_labelmap(
             model,
             plan,
             identifiers,
+            name=LABELMAP,
         )
         order = tuple(items_by_slice(dataset, images))
         refer_to_frames(dataset, source)

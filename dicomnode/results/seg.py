@@ -7,7 +7,7 @@ the order of the labels; the model's own number and name stay in Segment Descrip
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import highdicom as hd
 import numpy as np
@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
-from dicomnode.domain.plans import LABELMAP, MANUFACTURER, SEG, Plan, ResultInstance
+from dicomnode.domain.plans import MANUFACTURER, SEG, Plan, ResultInstance
 from dicomnode.quiet import quiet_pydicom
 from dicomnode.results.codes import SNOMED_CT, Concept, StructureCodes, load_codes
 from dicomnode.results.common import (
@@ -33,6 +33,7 @@ from dicomnode.results.frames import find_frames, write_frames
 from dicomnode.results.headers import Source
 from dicomnode.results.model import Model
 from dicomnode.results.references import as_points, refer_to_frames, stand_ins
+from dicomnode.results.systems import system_of
 from dicomnode.results.uids import Identifiers, tracking_uid
 from dicomnode.scan import LabelMap
 
@@ -89,6 +90,16 @@ def find_segments(source: Source, present: NDArray[np.bool_], model: Model) -> t
     )
 
 
+def of_system(segments: Sequence[Segment], model: Model, system: str) -> tuple[Segment, ...]:
+    """Return the segments of one system of the body (`systems.system_of`), numbered from 1."""
+    mine = [
+        segment
+        for segment in segments
+        if system_of(model.structures.get(segment.label, segment.codes.name)) == system
+    ]
+    return tuple(replace(segment, number=number) for number, segment in enumerate(mine, start=1))
+
+
 def encode_seg(
     source: Source,
     labels: LabelMap,
@@ -97,6 +108,8 @@ def encode_seg(
     model: Model,
     plan: Plan,
     identifiers: Identifiers,
+    *,
+    kind: str = SEG,
 ) -> ResultInstance:
     """Return the Segmentation of `segments` (at least one) on the grid of the source.
 
@@ -105,13 +118,16 @@ def encode_seg(
 
     Args:
         present: from `find_present`.
+        kind: of the result: SEG, or one of `SEG_PARTS`.
     """
     images = as_points(stand_ins(source))
     # highdicom looks on every slice for every segment: it is told of two, which stand for many.
     marks = np.minimum(first_numbers(present, segments), 2)
-    few, kind = segments[:2], SegmentationTypeValues.BINARY
+    few, binary = segments[:2], SegmentationTypeValues.BINARY
     with quiet_pydicom():
-        dataset = make_object(kind, images, marks, source, few, model, plan, identifiers)
+        dataset = make_object(
+            binary, images, marks, source, few, model, plan, identifiers, name=kind
+        )
         dataset.SegmentSequence = [describe(segment, model) for segment in segments]
         items = items_by_slice(dataset, images)
         refer_to_frames(dataset, source)
@@ -122,7 +138,7 @@ def encode_seg(
         source,
         identifiers,
         times(source, plan),
-        kind=SEG,
+        kind=kind,
         summary={"segments": len(segments), "frames": len(frames)},
         write=lambda file, header: write_frames(file, header, items, frames, labels.labels),
         folder=plan.results_folder,
@@ -139,6 +155,7 @@ def make_object(
     plan: Plan,
     identifiers: Identifiers,
     *,
+    name: str = SEG,
     syntax: str = ExplicitVRLittleEndian,
 ) -> hd.seg.Segmentation:
     """Return highdicom's object, which refers to `images`.
@@ -146,6 +163,7 @@ def make_object(
     Args:
         images: one a slice, as large as the slices of `numbers`.
         numbers: Segment Numbers [slice, row, column].
+        name: kind of result, for the description of the series.
     """
     moment = times(source, plan)
     binary = kind is SegmentationTypeValues.BINARY
@@ -169,7 +187,7 @@ def make_object(
         pixel_measures=_pixel_measures(source),
         omit_empty_frames=binary,
         contributing_equipment=[contributing_equipment(model, plan, moment)],
-        series_description=series_description(SEG if binary else LABELMAP, source, model, plan),
+        series_description=series_description(name, source, model, plan),
         content_date=moment.date,
         content_time=moment.time,
         series_date=moment.date,

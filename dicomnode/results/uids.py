@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dicomnode import __version__
 from dicomnode.domain.identifiers import InstanceUID, SeriesUID, derive_uid
-from dicomnode.domain.plans import Plan
+from dicomnode.domain.plans import SEG_PARTS, Plan
 from dicomnode.results.acquisition import acquisition_sentence
 from dicomnode.results.headers import Source, value_of
 from dicomnode.results.model import Model
@@ -21,7 +21,7 @@ IMPLEMENTATION_CLASS_UID = derive_uid("dicomnode", "implementation class")
 """The same in every version (PS3.7 D.3.3.2)."""
 IMPLEMENTATION_VERSION_NAME = f"DICOMNODE_{__version__}"[:16]
 MAX_SERIES_NUMBER = 2**31 - 1
-KINDS = ("seg", "sr", "preview", "rtstruct", "labelmap")
+KINDS = ("seg", "sr", "preview", "rtstruct", "labelmap", *SEG_PARTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

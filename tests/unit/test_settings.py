@@ -308,7 +308,7 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
         ),
         (
             PEERS + "  x: {peer: PACS, objects: [seg, pdf]}",
-            "5: destinations.x.objects: unknown object 'pdf'; known are seg, labelmap, rtstruct, ",
+            "5: destinations.x.objects: unknown object 'pdf'; known are seg, seg_organs, ",
         ),
         (
             PEERS + "  x: {peer: PACS, window: 20-6}",

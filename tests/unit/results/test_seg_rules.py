@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
+import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from others import dciodvfy_errors
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from seg_kit import MODEL, PLAN, source_of, turned
 
+from dicomnode.domain.plans import SEG_PARTS
 from dicomnode.results import Model, encode
 from dicomnode.results.codes import load_codes
 from dicomnode.results.headers import Source
+from dicomnode.results.systems import system_of
 from dicomnode.results.uids import device_uid
 from dicomnode.scan import LabelMap
 
@@ -210,3 +216,58 @@ def test_what_the_source_says_of_order_and_deidentification_travels(kind: str) -
     assert dataset.DeidentificationMethod == "by hand"
     assert not any(element.keyword.startswith("PerformedProcedure") for element in dataset)
     assert dataset.InstanceNumber == 1
+
+
+def test_split_by_systems_each_structure_is_in_one_series_and_known_as_before() -> None:
+    source, labels = source_of(SHAPE, turned()), every_structure(104)
+    found = LabelMap(labels=labels, source_digest=source.scan.digest)
+    model = model_of("total_v1_104")
+    objects = ("seg", *SEG_PARTS)
+    whole, *parts = encode(source, found, model, (), replace(PLAN, objects=objects))
+    assert [item.kind for item in parts] == [
+        "seg_organs",
+        "seg_bones",
+        "seg_muscles",
+        "seg_vessels",
+    ]
+    assert len({item.series_uid for item in (whole, *parts)}) == 5
+    datasets = [pydicom.dcmread(BytesIO(item.data)) for item in (whole, *parts)]
+    assert len({item.SeriesNumber for item in datasets}) == 5
+    assert datasets[2].SeriesDescription == "AI not for diagnosis: total-v1 SEG BONES of S2"
+    known = {item.TrackingUID: codes_of(item) for item in datasets[0].SegmentSequence}
+    again = np.zeros(SHAPE, np.uint8)
+    for item, dataset in zip(parts, datasets[1:], strict=True):
+        numbers = [segment.SegmentNumber for segment in dataset.SegmentSequence]
+        assert numbers == list(range(1, len(numbers) + 1))
+        table = np.zeros(len(numbers) + 1, np.uint8)
+        for segment in dataset.SegmentSequence:
+            assert known.pop(segment.TrackingUID) == codes_of(segment)
+            label, name = re.findall(r"label (\d+): (\w+)", segment.SegmentDescription)[0]
+            assert system_of(name) == SEG_PARTS[item.kind]
+            table[segment.SegmentNumber] = int(label)
+        uids = [str(header.SOPInstanceUID) for header in source.headers]
+        seg = hd.seg.segread(BytesIO(item.data))
+        read = seg.get_pixels_by_source_instance(
+            uids, combine_segments=True, ignore_spatial_locations=True,
+            assert_missing_frames_are_empty=True,
+        )  # fmt: skip
+        again += table[read]
+    assert known == {}
+    assert np.array_equal(again, labels)
+
+
+def test_a_system_of_which_nothing_was_found_has_no_series() -> None:
+    source = source_of(SHAPE)
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[2:4, 3:9, 3:9] = 5  # the liver
+    found = LabelMap(labels=labels, source_digest=source.scan.digest)
+    given = replace(PLAN, objects=tuple(SEG_PARTS))
+    (only,) = encode(source, found, model_of("total_v1_104"), (), given)
+    assert (only.kind, only.summary["segments"]) == ("seg_organs", 1)
+
+
+@pytest.mark.parametrize("kind", SEG_PARTS)
+def test_dciodvfy_finds_no_error_in_the_parts(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "seg.dcm"
+    written(kind).save_as(path)
+    assert dciodvfy_errors(path, all_frames=True) == []
