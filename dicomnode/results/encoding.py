@@ -61,22 +61,7 @@ def encode(
     segments = seg.find_segments(source, present, model)
     parts = content_parts(source, labels, model, plan)
     series_uid = str(source.headers[0].SeriesInstanceUID)
-    made: dict[str, ResultInstance] = {}
-    if segments and SEG in plan.objects:
-        identifiers = identify(SEG, seg.SOP_CLASS_UID, parts, plan, series_uid)
-        made[SEG] = seg.encode_seg(source, labels, present, segments, model, plan, identifiers)
-    for kind in (kind for kind in SEG_PARTS if kind in plan.objects):
-        mine = seg.of_system(segments, model, SEG_PARTS[kind])
-        if mine:
-            identifiers = identify(kind, seg.SOP_CLASS_UID, parts, plan, series_uid)
-            made[kind] = seg.encode_seg(
-                source, labels, present, mine, model, plan, identifiers, kind=kind
-            )
-    if segments and LABELMAP in plan.objects:
-        identifiers = identify(LABELMAP, labelmap.SOP_CLASS_UID, parts, plan, series_uid)
-        made[LABELMAP] = labelmap.encode_labelmap(
-            source, labels, present, segments, model, plan, identifiers
-        )
+    made = _segmentations(source, labels, present, segments, model, plan, parts)
     if segments and RTSTRUCT in plan.objects:
         identifiers = identify(RTSTRUCT, rtstruct.SOP_CLASS_UID, parts, plan, series_uid)
         made[RTSTRUCT] = rtstruct.encode_rtstruct(
@@ -99,6 +84,32 @@ def encode(
     forms = sr.forms_that_can_be(plan.reports or whole_report(plan.objects), made)
     said = sr.encode_reports(source, report, model, plan, parts, forms, made)
     return (*made.values(), *said, *files)
+
+
+def _segmentations(
+    source: Source,
+    labels: LabelMap,
+    present: NDArray[np.bool_],
+    segments: Sequence[seg.Segment],
+    model: Model,
+    plan: Plan,
+    parts: tuple[str, ...],
+) -> dict[str, ResultInstance]:
+    """Return the plan's Segmentations of what was found, by their kinds."""
+    series_uid = str(source.headers[0].SeriesInstanceUID)
+    made: dict[str, ResultInstance] = {}
+    for kind in (kind for kind in (SEG, *SEG_PARTS) if kind in plan.objects):
+        system = SEG_PARTS.get(kind)
+        mine = seg.of_system(segments, model, system) if system else tuple(segments)
+        if mine:
+            uids = identify(kind, seg.SOP_CLASS_UID, parts, plan, series_uid)
+            made[kind] = seg.encode_seg(source, labels, present, mine, model, plan, uids, kind=kind)
+    if segments and LABELMAP in plan.objects:
+        uids = identify(LABELMAP, labelmap.SOP_CLASS_UID, parts, plan, series_uid)
+        made[LABELMAP] = labelmap.encode_labelmap(
+            source, labels, present, segments, model, plan, uids
+        )
+    return made
 
 
 def _middle_slices(present: NDArray[np.bool_]) -> dict[int, int]:
