@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +31,7 @@ from results_kit import (
 
 from dicomnode.demo.series import SeriesOptions, write_series
 from dicomnode.domain.alternatives import REPORT_CLASSES, reports
-from dicomnode.domain.plans import Predecessor, ResultInstance
+from dicomnode.domain.plans import LABELMAP, Predecessor, ResultInstance
 from dicomnode.imaging import read_scan
 from dicomnode.results import prepare
 from dicomnode.results.codes import load_codes
@@ -242,3 +246,37 @@ def test_104_structures_are_written_within_a_second() -> None:
         took.append(time.perf_counter() - started)
     assert len(groups(read(made[0]))) == 104
     assert min(took) < 3
+
+
+DIGESTS = """
+import hashlib
+from analysis_kit import plan
+from results_kit import results
+from dicomnode.domain.alternatives import reports
+from dicomnode.domain.plans import OBJECTS
+made = results(given=plan(objects=OBJECTS, reports=reports([OBJECTS])), findings=("One.", "Two."))
+for item in made:
+    print(item.kind, item.sop_instance_uid, hashlib.sha256(item.data).hexdigest())
+"""
+
+
+def test_other_processes_with_other_clocks_make_the_same_bytes() -> None:
+    """Neither the hashes of texts, nor the time zone, nor the language decide anything."""
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", DIGESTS],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **changes},
+        ).stdout.splitlines()
+        for changes in (
+            {"PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C"},
+            {"PYTHONHASHSEED": "2", "TZ": "America/Lima", "LC_ALL": "C.UTF-8"},
+        )
+    ]
+    assert said[0] == said[1]
+    assert {line.split()[0] for line in said[0]} >= {*EVERYTHING, LABELMAP}
+    assert len({line.split()[1] for line in said[0]}) == len(said[0])
