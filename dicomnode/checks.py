@@ -8,10 +8,13 @@ from dicomnode import commissioning
 from dicomnode.domain.identifiers import derive_uid
 from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
 from dicomnode.domain.routing import Rule, may_take
+from dicomnode.domain.web import Web
 from dicomnode.errors import SettingsError
 from dicomnode.network import tls
+from dicomnode.network.progress import Pace
 from dicomnode.network.query import find_study
 from dicomnode.network.scu import ConnectError, associate
+from dicomnode.network.stow import SecretError, StowService, find_credentials
 from dicomnode.services.peers import call_of
 from dicomnode.settings import Settings, where
 from inference.catalog import Catalog, CatalogError, load_catalog
@@ -72,8 +75,11 @@ def echo_destination(settings: Settings, name: str) -> Outcome:
         raise SettingsError(
             f"no destination is named {name!r} (destinations: {', '.join(settings.destinations)})"
         )
+    web = settings.destinations[name].web
+    if web is not None:
+        return _probe(web, settings.send.timeout_seconds)
     peer = settings.peer_of(name)
-    if peer.port is None:
+    if peer is None or peer.port is None:
         return Refuse("NO_PORT", "the peer has no port")
     try:
         with associate(
@@ -88,6 +94,18 @@ def echo_destination(settings: Settings, name: str) -> Outcome:
             return association.echo()
     except ConnectError as error:
         return Retry(error.code, error.detail)
+
+
+def _probe(web: Web, timeout_seconds: float) -> Outcome:
+    try:
+        credentials = find_credentials(web)
+    except SecretError as error:
+        return Refuse("NO_SECRET", str(error))
+    service = StowService(web, credentials, timeout_seconds, Pace(None), lambda: False)
+    try:
+        return service.probe()
+    finally:
+        service.close()
 
 
 def query_peer(settings: Settings, name: str) -> Outcome:

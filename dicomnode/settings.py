@@ -29,6 +29,7 @@ from dicomnode.domain.retention import RetentionPolicy
 from dicomnode.domain.retrieval import FetchPolicy
 from dicomnode.domain.routing import Rule
 from dicomnode.domain.security import PeerTls, ServerTls, parse_fingerprint
+from dicomnode.domain.web import host_of
 from dicomnode.errors import SettingsError
 
 ENVIRONMENT = "DICOMNODE_CONFIG"
@@ -210,6 +211,8 @@ class Settings(_Section):
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         for name, destination in self.destinations.items():
+            if destination.peer is None:
+                continue
             peer = self.peers.get(destination.peer)
             if peer is None:
                 raise ValueError(
@@ -309,7 +312,11 @@ class Settings(_Section):
     def destinations_of(self, calling_ae: str) -> frozenset[str]:
         """Return the names of the destinations that have this AE title."""
         title = calling_ae.strip(" ")
-        return frozenset(name for name in self.destinations if self.peer_of(name).ae_title == title)
+        return frozenset(
+            name
+            for name in self.destinations
+            if (peer := self.peer_of(name)) is not None and peer.ae_title == title
+        )
 
     @property
     def must_commit(self) -> frozenset[str]:
@@ -320,9 +327,17 @@ class Settings(_Section):
             if destination.commitment == "required"
         )
 
-    def peer_of(self, destination: str) -> Peer:
-        """Return the peer that stands behind a destination."""
-        return self.peers[self.destinations[destination].peer]
+    def peer_of(self, destination: str) -> Peer | None:
+        """Return the peer that stands behind a destination; a DICOMweb service need have none."""
+        name = self.destinations[destination].peer
+        return None if name is None else self.peers[name]
+
+    def host_of(self, destination: str) -> str:
+        """Return the host that results for a destination go to."""
+        where = self.destinations[destination]
+        if where.stow_url is not None:
+            return host_of(where.stow_url)
+        return "" if where.peer is None else self.peers[where.peer].host
 
 
 SECTIONS = frozenset(Settings.model_fields)
@@ -500,7 +515,19 @@ def _place(settings: Settings, base: Path) -> Settings:
         name: peer.model_copy(update={"tls": placed(peer.tls, "ca", "certificate", "key")})
         for name, peer in settings.peers.items()
     }
+    destinations = {
+        name: replace(where, stow_ca=str(base / Path(where.stow_ca).expanduser()))
+        if where.stow_ca
+        else where
+        for name, where in settings.destinations.items()
+    }
     node = settings.node.model_copy(update={"tls": tls})
     return settings.model_copy(
-        update={"storage": storage, "work": work, "node": node, "peers": peers}
+        update={
+            "storage": storage,
+            "work": work,
+            "node": node,
+            "peers": peers,
+            "destinations": destinations,
+        }
     )

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from dicomnode.domain.outcomes import Refuse
 from dicomnode.domain.profiles import PROFILES, in_order
+from dicomnode.domain.web import Web, check_web
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,14 @@ class Destination:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    peer: str
+    peer: str | None = None
+    stow_url: str | None = None
+    """A DICOMweb service that takes results by STOW-RS, in place of a peer's C-STORE."""
+    stow_token: str | None = None
+    """env:NAME or file:PATH; likewise user and password."""
+    stow_user: str | None = None
+    stow_password: str | None = None
+    stow_ca: str | None = None
     profile: Literal["pacs", "modern", "pictures", "rtstruct"] = "pacs"
     """Which objects it gets."""
     objects: tuple[str, ...] = ()
@@ -72,6 +80,17 @@ class Destination:
     """After the last image of the series; what is later needs attention."""
 
     def __post_init__(self) -> None:
+        if self.peer is None and self.stow_url is None:
+            raise ValueError("@.peer: name a peer, or stow_url")
+        if self.web is not None:
+            try:
+                check_web(self.web)
+            except ValueError as error:
+                raise ValueError(f"@.{error}") from error
+            if self.wants_commitment:
+                raise ValueError("@.commitment: STOW-RS has none")
+        elif any((self.stow_token, self.stow_user, self.stow_password, self.stow_ca)):
+            raise ValueError("@.stow_url: is missing")
         if self.objects:
             _told("objects", in_order, self.objects)
         if self.window is not None:
@@ -85,6 +104,19 @@ class Destination:
     def takes(self) -> tuple[str, ...]:
         """Kinds of objects that it gets, in the order in which they are sent."""
         return in_order(self.objects) if self.objects else PROFILES[self.profile]
+
+    @property
+    def web(self) -> Web | None:
+        """The DICOMweb service that results go to, if it is one."""
+        if self.stow_url is None:
+            return None
+        return Web(
+            url=self.stow_url,
+            token=self.stow_token,
+            user=self.stow_user,
+            password=self.stow_password,
+            ca=self.stow_ca,
+        )
 
     @property
     def wants_commitment(self) -> bool:

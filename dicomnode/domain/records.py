@@ -181,6 +181,7 @@ class Delivery:
     attempt: int
     job_id: int
     study_id: int
+    study_uid: StudyUID
     destination: str
     kind: str
     sop_class_uid: SOPClassUID

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
 
 from dicomnode.domain.admission import ATTENTION
-from dicomnode.domain.identifiers import InstanceUID, SOPClassUID, TransferSyntaxUID
+from dicomnode.domain.identifiers import InstanceUID, SOPClassUID, StudyUID, TransferSyntaxUID
 from dicomnode.domain.lifecycle import ARRIVED, CANCELLED, PENDING, REFUSED, SENDING, SUBSTITUTED
 from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
 from dicomnode.domain.plans import REJECTION
@@ -46,9 +46,16 @@ def is_due(tx: Transaction, destination: str) -> bool:
 def claim(tx: Transaction, destination: str) -> Delivery | None:
     """Take the next delivery to a destination, the most urgent first, or return None."""
     row = tx.connection.execute(
-        select(delivery, result, job.c.study_id, delivery.c.id.label("delivery_id"))
+        select(
+            delivery,
+            result,
+            job.c.study_id,
+            study.c.study_uid,
+            delivery.c.id.label("delivery_id"),
+        )
         .join(result, result.c.id == delivery.c.result_id)
         .join(job, job.c.id == delivery.c.job_id)
+        .join(study, study.c.id == job.c.study_id)
         .where(*_due(tx, destination))
         .order_by(job.c.urgency, delivery.c.due_at, delivery.c.job_id, delivery.c.position)
         .limit(1)
@@ -69,6 +76,7 @@ def claim(tx: Transaction, destination: str) -> Delivery | None:
         attempt=attempt,
         job_id=row.job_id,
         study_id=row.study_id,
+        study_uid=StudyUID(row.study_uid),
         destination=destination,
         kind=row.kind,
         sop_class_uid=SOPClassUID(row.sop_class_uid),

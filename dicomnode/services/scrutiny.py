@@ -14,6 +14,7 @@ from dicomnode.instances.subjects import read_subject
 from dicomnode.network.query import find_study
 from dicomnode.services.common import Context
 from dicomnode.services.peers import call_of
+from dicomnode.settings import Peer
 
 
 class Scrutiny:
@@ -41,17 +42,18 @@ class Scrutiny:
         refusal = may_go(self._terms.kind, is_deidentified=subject.is_deidentified)
         if refusal is not None:
             return refusal
-        asks = self._peer.query and self._terms.compare_identity and not delivery.overridden
-        if not asks or delivery.study_id in self._same:
+        if self._peer is None or not (self._peer.query and self._terms.compare_identity):
             return None
-        differs = self._compare(subject)
+        if delivery.overridden or delivery.study_id in self._same:
+            return None
+        differs = self._compare(self._peer, subject)
         if differs is None:
             self._same.add(delivery.study_id)
         return differs
 
-    def _compare(self, subject: Subject) -> Refuse | Retry | None:
+    def _compare(self, peer: Peer, subject: Subject) -> Refuse | Retry | None:
         """Ask the destination whose the study is; one that does not know it has no objection."""
-        call = call_of(self._context.settings, self._peer)
+        call = call_of(self._context.settings, peer)
         found = find_study(call, subject.study_uid, identity=True)
         if isinstance(found, Refuse | Retry):
             return Retry("IDENTITY_NOT_COMPARED", f"{found.code}: {found.detail}")

@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -22,13 +22,15 @@ from dicomnode.domain.identifiers import TransferSyntaxUID
 from dicomnode.domain.outcomes import PROCESSING_FAILURE, Done, Outcome, Refuse, Retry
 from dicomnode.domain.records import Delivery
 from dicomnode.domain.subjects import IDENTITY_DIFFERS
+from dicomnode.domain.web import OF_THE_DESTINATION, Web
 from dicomnode.errors import LedgerError
 from dicomnode.ledger import commitments, deliveries, destinations, substitution
 from dicomnode.network.progress import Pace
 from dicomnode.network.scu import ConnectError, StorageAssociation, associate
+from dicomnode.network.stow import SecretError, StowService, find_credentials
 from dicomnode.services.common import Context, beat_until_stopped, role
 from dicomnode.services.scrutiny import Scrutiny
-from dicomnode.settings import Settings
+from dicomnode.settings import Peer, Settings
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ class Sender:
             self._context.stop.wait(IDLE_SECONDS)
 
     def send_due(self) -> None:
-        """Send what is due, over one association, if the destination may be called now."""
+        """Send what is due if the destination may be called now."""
         name = self._destination
         with self._context.ledger.transaction() as tx:
             if not self._terms.is_open(tx.now.astimezone()):
@@ -79,33 +81,72 @@ class Sender:
             if not (asks or deliveries.is_due(tx, name)):
                 return
             deliveries.cancel_outdated(tx, name)
+        if self._terms.web is not None:
+            self._send_to_service(self._terms.web)
+        elif self._peer is not None:
+            self._send_to_peer(self._peer)
+
+    def _send_to_peer(self, peer: Peer) -> None:
+        """Send over one association, as long as there is something to send."""
+        with self._context.ledger.transaction() as tx:
             contexts = [
                 (sop_class, syntax)
-                for sop_class, stored in substitution.contexts(tx, name)
+                for sop_class, stored in substitution.contexts(tx, self._destination)
                 for syntax in transfer_syntaxes(sop_class, stored)
             ]
         try:
             with associate(
                 calling_ae=self._settings.node.ae_title,
-                called_ae=self._peer.ae_title,
-                host=self._peer.host,
-                port=self._peer.port or 104,
+                called_ae=peer.ae_title,
+                host=peer.host,
+                port=peer.port or 104,
                 contexts=list(dict.fromkeys(contexts))[:MAX_CONTEXTS],
                 timeout_seconds=self._settings.send.timeout_seconds,
-                tls=self._peer.tls,
+                tls=peer.tls,
                 pace=self._pace,
                 is_stopping=self._context.stop.is_set,
                 on_report=self._hear if self._terms.wants_commitment else None,
             ) as association:
-                self._send_over(association)
+                self._send_all(
+                    lambda delivery: self._store(association, delivery),
+                    lambda: association.is_alive,
+                )
                 if self._terms.wants_commitment:
                     self._ask_over(association)
         except ConnectError as error:
             self._stay_away(Retry(error.code, error.detail))
 
-    def _send_over(self, association: StorageAssociation) -> None:
+    def _send_to_service(self, web: Web) -> None:
+        """Send by STOW-RS, a request an object."""
+        try:
+            credentials = find_credentials(web)
+        except SecretError as error:
+            self._stay_away(Retry("NO_SECRET", str(error)))
+            return
+        timeout = self._settings.send.timeout_seconds
+        service = StowService(web, credentials, timeout, self._pace, self._context.stop.is_set)
+
+        def store(delivery: Delivery) -> tuple[Outcome, int | None]:
+            return service.store(
+                self._context.spool.path(delivery.path),
+                delivery.study_uid,
+                delivery.sop_instance_uid,
+                patience(timeout, delivery.attempt),
+            )
+
+        try:
+            self._send_all(store, lambda: True)
+        finally:
+            service.close()
+
+    def _send_all(
+        self,
+        store: Callable[[Delivery], tuple[Outcome, int | None]],
+        can_go_on: Callable[[], bool],
+    ) -> None:
+        """Send what is due, one after the other, until nothing is or it cannot go on."""
         scrutiny = Scrutiny(self._context, self._destination)
-        while association.is_alive and not self._context.stop.is_set():
+        while can_go_on() and not self._context.stop.is_set():
             delivery = self._claim()
             if delivery is None:
                 return
@@ -116,7 +157,7 @@ class Sender:
             elif hindrance is not None:
                 self._finish(delivery, hindrance, None, counts=False)
             else:
-                outcome, status = self._store(association, delivery)
+                outcome, status = store(delivery)
                 self._finish(delivery, outcome, status)
 
     def _ask_over(self, association: StorageAssociation) -> None:
@@ -233,7 +274,8 @@ class Sender:
                 commit=self._terms.wants_commitment,
             )
             if counts or isinstance(outcome, Retry):
-                destinations.note(tx, self._destination, outcome, delivery.id, retry, _jitter())
+                whose = None if outcome.code in OF_THE_DESTINATION else delivery.id
+                destinations.note(tx, self._destination, outcome, whose, retry, _jitter())
         log.info(
             "DELIVERY_ENDED",
             extra={

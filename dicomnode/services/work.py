@@ -208,7 +208,7 @@ class Worker:
                 refused.append(name)
                 continue
             may = may_receive(
-                host=self._settings.peer_of(name).host,
+                host=self._settings.host_of(name),
                 allow_demo=self._settings.destinations[name].allow_demo,
                 demonstration=demonstration,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from dicomnode.domain.holdings import Identity, StudyRecord
 from dicomnode.domain.identifiers import StudyUID
 from dicomnode.domain.outcomes import Backoff, Done, Outcome, Refuse, Retry
 from dicomnode.domain.subjects import Subject, differences
+from dicomnode.domain.web import Web, check_web
 from dicomnode.network.progress import Pace
 
 DAY = date(2026, 3, 4)
@@ -178,3 +180,53 @@ def test_a_pace_lets_the_first_pass_and_makes_the_next_wait() -> None:
     assert pace.delay(1, 12.0) == 0, "idle time is not saved up"
     assert pace.delay(1, 12.0) == pytest.approx(1e-6)
     assert [Pace(None).delay(10**9, 0.0) for _ in range(2)] == [0, 0]
+
+
+# DICOMweb
+
+
+@pytest.mark.parametrize(
+    "web",
+    [
+        Web(url="https://archive.example/dicom-web"),
+        Web(url="https://archive.example:8443/a/b", token="env:TOKEN"),
+        Web(url="http://127.0.0.1:8042/dicom-web", user="file:/u", password="file:/p"),
+        Web(url="http://[::1]:8042/", token="file:/t"),
+    ],
+)
+def test_what_describes_a_service(web: Web) -> None:
+    check_web(web)
+
+
+@pytest.mark.parametrize(
+    ("web", "fault"),
+    [
+        (Web(url="archive.example/dicom-web"), "stow_url: expected http"),
+        (Web(url="ftp://archive.example"), "stow_url: expected http"),
+        (Web(url="https://"), "stow_url: expected http"),
+        (Web(url="https://archive.example:port"), "stow_url: no URL"),
+        (Web(url="https://me:secret@archive.example"), "stow_url: has credentials"),
+        (Web(url="https://archive.example/?token=secret"), "stow_url: has credentials"),
+        (Web(url="https://a", token="secret"), "stow_token: expected env:NAME or file:PATH"),
+        (Web(url="https://a", user="env:U"), "stow_user: user and password go together"),
+        (
+            Web(url="https://a", token="env:T", user="env:U", password="env:P"),
+            "stow_token: either",
+        ),
+        (Web(url="http://archive.example", token="env:T"), "stow_url: credentials go to https"),
+    ],
+)
+def test_what_does_not(web: Web, fault: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(fault)) as error:
+        check_web(web)
+    assert "secret" not in str(error.value).replace("the secret itself", "")
+
+
+def test_a_destination_is_a_peer_or_a_service() -> None:
+    with pytest.raises(ValueError, match=r"@\.peer: name a peer, or stow_url"):
+        Destination()
+    with pytest.raises(ValueError, match=r"@\.commitment: STOW-RS has none"):
+        Destination(stow_url="https://a", commitment="wanted")
+    with pytest.raises(ValueError, match=r"@\.stow_url: is missing"):
+        Destination(peer="P", stow_token="env:T")
+    assert Destination(peer="P").web is None

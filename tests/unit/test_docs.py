@@ -238,7 +238,9 @@ NO_CODES = {
 }
 FULL_OF_WORDS = {"images.py", "kernels.py", "maps.py", "rejection_note.py"}
 """What they compare is DICOM's and the manufacturers'."""
-COMPOSED = {"ASSOCIATION_ABORTED", "STATUS_xxxx"} | {f"REJECTED_{code}" for code in REJECTION_CODES}
+COMPOSED = {"ASSOCIATION_ABORTED", "STATUS_xxxx", "HTTP_xxx"} | {
+    f"REJECTED_{code}" for code in REJECTION_CODES
+}
 """Codes that the code puts together from two parts."""
 
 

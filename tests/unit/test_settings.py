@@ -97,7 +97,7 @@ def test_it_leaves_no_key_out() -> None:
     for name, model in (
         *((name, field.annotation) for name, field in Settings.model_fields.items()),
         ("peers.MODALITY+peers.ARCHIVE", Peer),
-        ("destinations.archive", Destination),
+        ("destinations.archive+destinations.service", Destination),
         ("node.tls", ServerTls),
         ("peers.ARCHIVE.tls", PeerTls),
         ("rules.0", Rule),
