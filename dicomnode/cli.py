@@ -121,6 +121,14 @@ def check(config: Config = None, config_option: ConfigOption = None) -> None:
 
 
 @app.command()
+def conformance(config: Config = None, config_option: ConfigOption = None) -> None:
+    """Print the DICOM Conformance Statement of a node with this configuration, as Markdown."""
+    from dicomnode.conformance import statement
+
+    typer.echo(statement(_settings(config, config_option)), nl=False)
+
+
+@app.command()
 def status(
     config: Config = None,
     config_option: ConfigOption = None,

@@ -16,6 +16,7 @@ from typing import Any
 
 from pynetdicom import AE, _config, build_role, evt
 
+from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.domain.security import PeerTls
 from dicomnode.network import tls
 from dicomnode.network.sockets import no_delay
@@ -76,6 +77,8 @@ def called(
         ConnectError: no association came about.
     """
     ae = AE(ae_title=call.calling_ae)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = call.timeout_seconds
     ae.acse_timeout = call.timeout_seconds
     ae.dimse_timeout = call.timeout_seconds

@@ -17,6 +17,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 from pynetdicom import AE, evt
 from small_ct import CT, encoded, instance
 
+from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
 from dicomnode.instances import file_prefix
 from dicomnode.network.scu import ConnectError, StorageAssociation, associate
@@ -66,6 +67,19 @@ def scp(answer: Callable[[Any], int], syntax: str = ExplicitVRLittleEndian) -> I
         yield port
     finally:
         server.shutdown()
+
+
+def test_the_node_says_which_implementation_it_is(file: Path) -> None:
+    heard: list[tuple[str, str]] = []
+
+    def answer(event: Any) -> int:
+        peer = event.assoc.requestor
+        heard.append((peer.implementation_class_uid, peer.implementation_version_name))
+        return 0x0000
+
+    with scp(answer) as port, to(port) as association:
+        association.store(file, CT, ExplicitVRLittleEndian)
+    assert heard == [(IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME)]
 
 
 # A real archive
