@@ -20,8 +20,18 @@ from dicomnode.domain.associations import APPLICATION_CONTEXT, REASONS
 from dicomnode.domain.commitment import PUSH_MODEL
 from dicomnode.domain.identifiers import SOPClassUID, TransferSyntaxUID
 from dicomnode.domain.outcomes import Done, Outcome, Retry, classify_store_status
-from dicomnode.domain.plans import LABELMAP, MANUFACTURER, OBJECTS, PREVIEW, RTSTRUCT, SEG, SR
+from dicomnode.domain.plans import (
+    LABELMAP,
+    MANUFACTURER,
+    OBJECTS,
+    PREVIEW,
+    RTSTRUCT,
+    SEG,
+    SEG_PARTS,
+    SR,
+)
 from dicomnode.domain.retrieval import Retrieved, SubOperations, judge
+from dicomnode.domain.web import classify_http
 from dicomnode.domain.withdrawal import TITLES
 from dicomnode.network import contexts, requesting, retrieve
 from dicomnode.network.query import STUDY_ROOT_FIND
@@ -33,8 +43,9 @@ EXPLICIT = TransferSyntaxUID("1.2.840.10008.1.2.1")
 IMPLICIT = TransferSyntaxUID("1.2.840.10008.1.2")
 RLE = TransferSyntaxUID("1.2.840.10008.1.2.5")
 KEY_OBJECTS = SOPClassUID("1.2.840.10008.5.1.4.1.1.88.59")
+SEGMENTATION = SOPClassUID("1.2.840.10008.5.1.4.1.1.66.4")
 CREATED: tuple[tuple[str, SOPClassUID, TransferSyntaxUID], ...] = (
-    (SEG, SOPClassUID("1.2.840.10008.5.1.4.1.1.66.4"), EXPLICIT),
+    *((kind, SEGMENTATION, EXPLICIT) for kind in (SEG, *SEG_PARTS)),
     (LABELMAP, SOPClassUID("1.2.840.10008.5.1.4.1.1.66.7"), RLE),
     (RTSTRUCT, SOPClassUID("1.2.840.10008.5.1.4.1.1.481.3"), IMPLICIT),
     (PREVIEW, SOPClassUID("1.2.840.10008.5.1.4.1.1.7"), EXPLICIT),
@@ -63,6 +74,7 @@ UNNAMED = {
 }
 """Names of UIDs (PS3.6 annex A) that are younger than pydicom's dictionary."""
 STORE_STATUSES = (0x0000, 0xB000, 0xB006, 0xB007, 0x0110, 0x0122, 0x0124, 0xA700, 0xA900, 0xC000)
+HTTP_STATUSES = (200, 202, 400, 401, 403, 404, 409, 413, 415, 429, 500, 503, 507)
 RETRIEVE_STATUSES = (0x0000, 0x0122, 0x0124, 0xA701, 0xA702, 0xA801, 0xA900, 0xC000, 0xFE00)
 
 
@@ -88,6 +100,7 @@ def statement(settings: Settings) -> str:
         answered=_rows((_hex(code), text) for code, text in C_STORE_ANSWERS.items()),
         understood=_rows((_hex(code), _said(code)) for code in STORE_STATUSES),
         retrieved=_rows(_retrieved()),
+        web_answers=_rows(_web_answers()),
         application_context=APPLICATION_CONTEXT,
         implementation_uid=IMPLEMENTATION_CLASS_UID,
         implementation_name=IMPLEMENTATION_VERSION_NAME,
@@ -127,7 +140,7 @@ def _of_settings(settings: Settings) -> dict[str, object]:
         "destinations": _rows(
             (
                 name,
-                place.peer,
+                place.peer if place.stow_url is None else place.stow_url,
                 ", ".join(place.takes),
                 place.commitment or "off",
                 _yes(place.iocm),
@@ -149,8 +162,8 @@ def _of_settings(settings: Settings) -> dict[str, object]:
 
 
 def _created() -> Iterable[tuple[object, ...]]:
-    made = [*CREATED, ("", KEY_OBJECTS, EXPLICIT)]
-    return ((_name(uid), f"`{uid}`", _name(syntax)) for _, uid, syntax in made)
+    made = {uid: syntax for _, uid, syntax in CREATED} | {KEY_OBJECTS: EXPLICIT}
+    return ((_name(uid), f"`{uid}`", _name(syntax)) for uid, syntax in made.items())
 
 
 def _services() -> Iterable[tuple[object, ...]]:
@@ -202,6 +215,12 @@ def _retrieved() -> Iterable[tuple[object, ...]]:
     for name, code, operations in (*cases, failed):
         outcome = judge(Retrieved(status=code, operations=operations))
         yield name, _outcome(outcome, "complete", "failed, may be repeated", "failed")
+
+
+def _web_answers() -> Iterable[tuple[object, ...]]:
+    for status in HTTP_STATUSES:
+        outcome = classify_http(status, {}, {"": 0}, "")
+        yield status, _outcome(outcome, "delivered", "tries again", "gives up")
 
 
 def _outcome(outcome: Outcome, done: str, retry: str, refuse: str) -> str:
