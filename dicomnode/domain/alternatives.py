@@ -46,7 +46,7 @@ INSTEAD: Mapping[str, tuple[str, ...]] = MappingProxyType(
 there are several of one kind: see `reports`."""
 REPORT_CLASSES = (COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR, ENHANCED_SR)
 """SOP Classes of one and the same report, the best first."""
-NAMED_BY_REPORTS = (SEG, LABELMAP, RTSTRUCT, PREVIEW)
+NAMED_BY_REPORTS = (SEG, *SEG_PARTS, LABELMAP, RTSTRUCT, PREVIEW)
 """Kinds of results that a report may refer to, in the order in which it names them."""
 
 
@@ -135,10 +135,13 @@ def whole_report(objects: Sequence[str]) -> tuple[ReportForm, ...]:
 
 def _named(profile: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """Yield what reports for a destination of the profile have to name."""
-    segmentations = [kind for kind in profile if SEG in INSTEAD[kind]]
-    others = [kind for kind in profile if kind in NAMED_BY_REPORTS and kind not in segmentations]
-    for taken in product(*([*INSTEAD[kind], None] for kind in segmentations)):
-        kinds = {kind for kind in taken if kind is not None}
+    parts = tuple(kind for kind in profile if kind in SEG_PARTS)
+    whole = [kind for kind in profile if SEG in INSTEAD[kind]]
+    others = [kind for kind in profile if kind in (RTSTRUCT, PREVIEW)]
+    # The parts are of one SOP Class, so they are taken or refused together.
+    ways = [[*((one,) for one in INSTEAD[kind]), ()] for kind in whole] + [[parts, ()]]
+    for taken in product(*ways):
+        kinds = {kind for some in taken for kind in some}
         yield tuple(sorted((*kinds, *others), key=_rank))
     yield ()
 

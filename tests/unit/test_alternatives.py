@@ -28,6 +28,7 @@ from dicomnode.domain.plans import (
     REJECTION,
     RTSTRUCT,
     SEG,
+    SEG_PARTS,
     SR,
 )
 from dicomnode.domain.profiles import PROFILES
@@ -37,6 +38,7 @@ CLASSES = {
     LABELMAP: SOPClassUID("1.2.840.10008.5.1.4.1.1.66.7"),
     RTSTRUCT: SOPClassUID("1.2.840.10008.5.1.4.1.1.481.3"),
     PREVIEW: SOPClassUID("1.2.840.10008.5.1.4.1.1.7"),
+    **dict.fromkeys(SEG_PARTS, SOPClassUID("1.2.840.10008.5.1.4.1.1.66.4")),
 }
 PACS = (SEG, PREVIEW, SR)
 MODERN = (LABELMAP, PREVIEW, SR)
@@ -127,7 +129,14 @@ def test_where_nothing_was_found_the_report_names_no_segmentation() -> None:
 
 @pytest.mark.parametrize(
     "profile",
-    [*PROFILES.values(), MODERN, (SEG, SR), (PREVIEW, SR), (SEG, LABELMAP, RTSTRUCT, PREVIEW, SR)],
+    [
+        *PROFILES.values(),
+        MODERN,
+        (SEG, SR),
+        (PREVIEW, SR),
+        (SEG, LABELMAP, RTSTRUCT, PREVIEW, SR),
+        (*SEG_PARTS, PREVIEW, SR),
+    ],
 )
 def test_whatever_is_refused_no_report_names_what_is_not_there(profile: tuple[str, ...]) -> None:
     """All ways to refuse, with other profiles' results among those that were made."""

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from dicomnode.demo.series import SeriesOptions, write_series
 from dicomnode.domain.alternatives import REPORT_CLASSES, reports
 from dicomnode.domain.plans import LABELMAP, Predecessor, ResultInstance
 from dicomnode.imaging import read_scan
-from dicomnode.results import prepare
+from dicomnode.results import encode, prepare
 from dicomnode.results.codes import load_codes
 from dicomnode.results.seg import find_present, find_segments
 from dicomnode.results.sr import Report, encode_reports
@@ -158,6 +159,33 @@ def test_the_structures_and_the_comments_are_those_of_their_group(
             assert said["Finding"].ConceptCodeSequence[0].CodeMeaning == finding
         assert "cut by the field of view" not in kidney[-1].TextValue
         assert "cut by the field of view" in liver[-1].TextValue
+
+
+def test_each_group_refers_to_the_part_of_the_segmentation_that_has_its_segment() -> None:
+    scan = scan_of()
+    labels = labels_of(scan)
+    labels.labels[labels.labels == 2] = 92
+    model = replace(MODEL, structures={92: "rib_left_1", 5: "liver"})
+    objects = ("seg_organs", "seg_bones", "sr")
+    measured = (Number(label=5), Number(label=92))
+    given = plan(objects=objects, reports=reports([objects]))
+    made = encode(prepare(scan), labels, model, measured, given)
+    by_kind = {item.kind: item for item in made if item.kind != "sr"}
+    assert forms_of(made)[0].refers_to == ("seg_organs", "seg_bones")
+    assert forms_of(made)[-1].refers_to == ()
+    pointed = []
+    for group in groups(read(forms_of(made)[0])):
+        found = {item.ConceptNameCodeSequence[0].CodeMeaning: item for item in group}
+        reference = found["Referenced Segment"].ReferencedSOPSequence[0]
+        (part,) = (
+            item
+            for item in by_kind.values()
+            if item.sop_instance_uid == reference.ReferencedSOPInstanceUID
+        )
+        segment = read(part).SegmentSequence[reference.ReferencedSegmentNumber - 1]
+        assert segment.TrackingUID == found["Tracking Unique Identifier"].UID
+        pointed.append(part.kind)
+    assert pointed == ["seg_organs", "seg_bones"]
 
 
 def test_nothing_found_leaves_out_what_was_not_made_and_gives_each_form_once() -> None:
