@@ -204,11 +204,18 @@ def _act(config: Path | None, act: Callable[[Transaction, str], int], done: str)
 def release(
     study: Annotated[str, typer.Argument(metavar="UID", help="Study Instance UID.")],
     reason: Annotated[str, typer.Option(help="Why; recorded with your name.")],
+    promises: Annotated[
+        bool, typer.Option("--promises", help="Let it be purged although a peer was promised it.")
+    ] = False,
     config_option: ConfigOption = None,
 ) -> None:
     """Release a study that is held, once what it was held for is settled."""
     from dicomnode.ledger import actions
+    from dicomnode.ledger import promises as given
 
+    if promises:
+        _act(config_option, lambda tx, who: given.release(tx, study, who, reason), "released")
+        return
     _act(config_option, lambda tx, who: actions.release_study(tx, study, who, reason), "released")
 
 

@@ -92,6 +92,8 @@ class Peer(_Section):
     """How studies are fetched from it."""
     authority: bool = False
     """What it says of instances counts: its rejection notes are honoured."""
+    commit_here: bool = False
+    """It may ask this node for storage commitment; what it was promised is never purged."""
     study_quiet_seconds: Seconds | None = None
     """Instead of assembly.study_quiet_seconds, for what comes from it."""
     series_quiet_seconds: Seconds | None = None
@@ -206,6 +208,11 @@ class Settings(_Section):
         for name, peer in self.peers.items():
             if peer.query and peer.port is None:
                 raise ValueError(f"@peers.{name}: needs a port, because it has query: true")
+            if peer.commit_here and (peer.port is None or not peer.accept):
+                raise ValueError(
+                    f"@peers.{name}.commit_here: it needs accept: true to ask, and a port to be"
+                    " told"
+                )
         return self
 
     @model_validator(mode="after")

@@ -76,3 +76,19 @@ def may_be_purged(states: Collection[str]) -> bool:
         states: of all deliveries of these results to destinations with `commitment: required`.
     """
     return set(states) <= {COMMITTED, CANCELLED, SUBSTITUTED}
+
+
+def answer_for(sop_class_uid: str, found: tuple[str, bool] | None) -> int | None:
+    """Say whether this node commits to an instance; None: it does, else the Failure Reason.
+
+    Args:
+        sop_class_uid: as it was asked for.
+        found: the SOP Class of what this node has, and whether its bytes are those that it stored;
+            None: it has none.
+    """
+    if found is None:
+        return NO_SUCH_OBJECT
+    sop_class, is_intact = found
+    if sop_class != sop_class_uid:
+        return CLASS_INSTANCE_CONFLICT
+    return None if is_intact else 0x0110

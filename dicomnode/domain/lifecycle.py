@@ -81,6 +81,8 @@ DELIVERY = _table(
     }
 )
 
+FAILED = "FAILED"
+
 ASKED = "ASKED"
 ANSWERED = "ANSWERED"
 SILENT = "SILENT"
@@ -93,9 +95,10 @@ COMMITMENT = _table(
     }
 )
 
+PROMISE = _table({"answer": ({ASKED}, ANSWERED), "fail": ({ASKED}, FAILED)})
+
 FETCHING = "FETCHING"
 FETCHED = "FETCHED"
-FAILED = "FAILED"
 
 RETRIEVAL = _table(
     {
@@ -110,6 +113,7 @@ LIVES: Mapping[str, Mapping[str, Step]] = MappingProxyType(
         "job": JOB,
         "delivery": DELIVERY,
         "commitment": COMMITMENT,
+        "promise": PROMISE,
         "retrieval": RETRIEVAL,
     }
 )

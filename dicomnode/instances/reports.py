@@ -29,6 +29,56 @@ def request(transaction_uid: str, references: Iterable[tuple[str, str]]) -> Data
     return information
 
 
+def event(
+    transaction_uid: str,
+    committed: Iterable[tuple[str, str]],
+    failed: Iterable[tuple[str, str, int]],
+) -> Dataset:
+    """Return the Event Information of a report of our own.
+
+    Args:
+        transaction_uid: of the request.
+        committed: SOP Class and SOP Instance UIDs.
+        failed: the same, and the Failure Reason.
+    """
+    information = Dataset()
+    information.TransactionUID = transaction_uid
+    kept = [_reference(*one) for one in committed]
+    lost = []
+    for sop_class, sop_instance, reason in failed:
+        item = _reference(sop_class, sop_instance)
+        item.FailureReason = reason
+        lost.append(item)
+    if kept:
+        information.ReferencedSOPSequence = kept
+    if lost:
+        information.FailedSOPSequence = lost
+    return information
+
+
+def parse_request(data: bytes, transfer_syntax: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Read the Action Information of a request: Transaction UID, SOP Class and Instance UIDs.
+
+    Raises:
+        UnreadableError: it is none.
+    """
+    uid = UID(transfer_syntax)
+    try:
+        asked = read_dataset(BytesIO(data), uid.is_implicit_VR, uid.is_little_endian)
+        found = tuple(
+            (parse_uid(str(item.get("ReferencedSOPClassUID") or "")), _uid(item))
+            for item in _items(asked, "ReferencedSOPSequence")
+        )
+        transaction = parse_uid(str(asked.get("TransactionUID") or ""))
+    except UnreadableError:
+        raise
+    except Exception as error:  # hostile bytes can raise anything in a parser
+        raise UnreadableError(f"the request is not readable ({type(error).__name__})") from error
+    if not found:
+        raise UnreadableError("the request names no instances")
+    return transaction, found
+
+
 def _reference(sop_class: str, sop_instance: str) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID = sop_class

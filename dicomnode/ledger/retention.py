@@ -23,6 +23,7 @@ from dicomnode.domain.retention import (
     keeps_input,
     keeps_results,
 )
+from dicomnode.ledger import promises
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.tables import association, delivery, event, instance, job, series, study
 
@@ -54,7 +55,10 @@ def purge_study(
     """
     row = _locked(tx, study_id)
     facts = StudyFacts(
-        state=row.state, last_at=row.last_at, jobs=_jobs(tx, job.c.study_id == row.id)
+        state=row.state,
+        last_at=row.last_at,
+        jobs=_jobs(tx, job.c.study_id == row.id),
+        is_promised=promises.is_promised(tx, row.id),
     )
     why = keeps_input(facts, policy, must_commit, tx.now)
     if why is not None:

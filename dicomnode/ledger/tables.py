@@ -171,6 +171,7 @@ instance = Table(
     _text("rejected", CODE, default=None),
     _time("received_at"),
     _time("purged_at", nullable=True),
+    _time("promised_at", nullable=True),
     Index("ix_instance_series_id", "series_id"),
 )
 
@@ -276,6 +277,24 @@ commitment = Table(
     _text("reason", CODE, default=None),
     _text("detail"),
     Index("ix_commitment_state_due_at", "state", "due_at"),
+)
+
+promise = Table(
+    "promise",
+    metadata,
+    _key(),
+    Column("node_id", String(64), ForeignKey("node.id"), nullable=False),
+    Column("peer", CODE, nullable=False),
+    Column("transaction_uid", UID, nullable=False),
+    Column("state", CODE, nullable=False),
+    Column("references", JSON, nullable=False),
+    _time("asked_at"),
+    _time("due_at"),
+    _time("answered_at", nullable=True),
+    Column("attempt", Integer, nullable=False, default=0),
+    _text("detail"),
+    UniqueConstraint("node_id", "peer", "transaction_uid"),
+    Index("ix_promise_state_due_at", "state", "due_at"),
 )
 
 delivery = Table(

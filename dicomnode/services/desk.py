@@ -27,11 +27,11 @@ from dicomnode.domain.associations import (
 from dicomnode.domain.identifiers import PatientKey
 from dicomnode.domain.records import Header
 from dicomnode.errors import LedgerError
-from dicomnode.ledger import commitments, intake, rejections
+from dicomnode.ledger import commitments, intake, promises, rejections
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.intake import Arrival, Known
 from dicomnode.network.association import Outcome
-from dicomnode.network.commands import PROCESSING_FAILURE
+from dicomnode.network.commands import PROCESSING_FAILURE, SOP_CLASS_NOT_SUPPORTED
 from dicomnode.services.common import Context
 from dicomnode.services.messages import (
     Ask,
@@ -45,6 +45,7 @@ from dicomnode.services.messages import (
     Settled,
     Store,
     Stored,
+    Wanted,
     Welcome,
 )
 from dicomnode.services.strangers import Strangers
@@ -155,7 +156,7 @@ class Desk:
             self._owed.append(item)
         elif isinstance(item.message, Store | Note):
             item.reply = admission.NO_LEDGER
-        elif isinstance(item.message, Reported):
+        elif isinstance(item.message, Reported | Wanted):
             item.reply = PROCESSING_FAILURE
 
     def _count(self, item: Item) -> None:
@@ -254,6 +255,8 @@ class Desk:
                 message.report,
                 self._settings.send.retry,
             )
+        elif isinstance(message, Wanted):
+            item.reply = self._promise(tx, item.seat, message)
         elif not isinstance(message, Note):
             return []
         elif message.decision.fate is Fate.DISCARD:
@@ -264,6 +267,14 @@ class Desk:
             intake.record_only(tx, message.header, message.decision, item.seat.id)
             item.reply = message.decision
         return []
+
+    def _promise(self, tx: Transaction, seat: Seat, wanted: Wanted) -> int:
+        """Take in a request for commitment, of who may ask: it is looked into later."""
+        peer = self._settings.peers.get(seat.peer or "")
+        if seat.peer is None or peer is None or not peer.commit_here:
+            return SOP_CLASS_NOT_SUPPORTED
+        promises.ask(tx, seat.peer, wanted.transaction_uid, wanted.references)
+        return admission.SUCCESS
 
     def _store_all(
         self, tx: Transaction, stores: Sequence[tuple[Item, Store]]

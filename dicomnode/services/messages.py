@@ -135,13 +135,22 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request for storage commitment. Answered by the status that the peer hears."""
+
+    transaction_uid: str
+    references: tuple[tuple[str, str], ...]
+    """SOP Class and SOP Instance UIDs."""
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The association has ended. Not answered."""
 
     outcome: Outcome
 
 
-Message = Ask | Expect | Store | Stored | Settle | Note | Reported | Leave
+Message = Ask | Expect | Store | Stored | Settle | Note | Reported | Wanted | Leave
 Reply = Welcome | Rejected | Expected | Decision | Compare | Settled | int
 
 

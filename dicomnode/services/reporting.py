@@ -8,7 +8,7 @@ from dicomnode.errors import DicomnodeError
 from dicomnode.instances import reports
 from dicomnode.network import commands
 from dicomnode.network.association import Answer
-from dicomnode.services.messages import GoneError, Line, Reported
+from dicomnode.services.messages import GoneError, Line, Reported, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ MAX_BYTES = 1 << 23
 
 
 class ArrivingReport:
-    """The data set of one N-EVENT-REPORT request, or of an N-ACTION, which nobody here serves."""
+    """The data set of one N-EVENT-REPORT request, or of an N-ACTION that asks for commitment."""
 
     def __init__(self, desk: Line, field: int, transfer_syntax: str) -> None:
         self._desk = desk
@@ -32,17 +32,19 @@ class ArrivingReport:
 
     def finish(self) -> Answer:
         """Have the report taken in; return what the peer hears."""
-        if self._field != commands.N_EVENT_REPORT_RQ:
-            return Answer(status=commands.SOP_CLASS_NOT_SUPPORTED)
         try:
-            report = reports.parse(bytes(self._data), self._syntax)
-            status: int = self._desk.ask(Reported(report))
+            status: int = self._desk.ask(self._read(bytes(self._data)))
         except GoneError:
             return Answer(status=commands.PROCESSING_FAILURE)
         except DicomnodeError as error:
             log.warning("REPORT_UNREADABLE", extra={"fields": {"detail": str(error)}})
             return Answer(status=commands.PROCESSING_FAILURE)
         return Answer(status=status)
+
+    def _read(self, data: bytes) -> Reported | Wanted:
+        if self._field == commands.N_EVENT_REPORT_RQ:
+            return Reported(reports.parse(data, self._syntax))
+        return Wanted(*reports.parse_request(data, self._syntax))
 
     def discard(self) -> None:
         """The rest of it will not come."""

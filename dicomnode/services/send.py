@@ -29,6 +29,7 @@ from dicomnode.network.progress import Pace
 from dicomnode.network.scu import ConnectError, StorageAssociation, associate
 from dicomnode.network.stow import SecretError, StowService, find_credentials
 from dicomnode.services.common import Context, beat_until_stopped, role
+from dicomnode.services.promising import Promiser
 from dicomnode.services.scrutiny import Scrutiny
 from dicomnode.settings import Peer, Settings
 
@@ -314,10 +315,12 @@ def run(settings: Settings) -> None:
             threading.Thread(target=Sender(context, name).run_until_stopped, name=name)
             for name in settings.destinations
         ]
+        if any(peer.commit_here for peer in settings.peers.values()):
+            threads.append(threading.Thread(target=Promiser(context).run_until_stopped))
         for thread in threads:
             thread.start()
         try:
-            beat_until_stopped(context, NAME, lambda: f"{len(threads)} destinations")
+            beat_until_stopped(context, NAME, lambda: f"{len(settings.destinations)} destinations")
         finally:
             context.stop.set()
             for thread in threads:

@@ -6,7 +6,13 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.filewriter import write_dataset
 
-from dicomnode.domain.commitment import CommitmentReport, Verdict, judge, may_be_purged
+from dicomnode.domain.commitment import (
+    CommitmentReport,
+    Verdict,
+    answer_for,
+    judge,
+    may_be_purged,
+)
 from dicomnode.instances import UnreadableError, reports
 
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -102,3 +108,21 @@ def test_a_request_names_all_that_it_is_about() -> None:
     again = Dataset.from_json(reports.request("1.2.3", [("1.5", "1.6")]).to_json())
     assert again.TransactionUID == "1.2.3"
     assert [item.ReferencedSOPInstanceUID for item in again.ReferencedSOPSequence] == ["1.6"]
+
+
+def test_a_request_of_others_is_read() -> None:
+    data = encoded(reports.request("1.2.3", [("1.5", "1.6"), ("1.5", "1.7")]))
+    assert reports.parse_request(data, EXPLICIT) == ("1.2.3", (("1.5", "1.6"), ("1.5", "1.7")))
+    empty = encoded(reports.request("1.2.3", []))
+    wrong = encoded(reports.request("1.2.3", [("no uid", "1.6")]))
+    for data in (b"", b"\x08\x00", empty, wrong):
+        with pytest.raises(UnreadableError):
+            reports.parse_request(data, EXPLICIT)
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [(None, 0x0112), (("1.9", True), 0x0119), (("1.5", False), 0x0110), (("1.5", True), None)],
+)
+def test_to_what_this_node_commits(found: tuple[str, bool] | None, reason: int | None) -> None:
+    assert answer_for("1.5", found) == reason

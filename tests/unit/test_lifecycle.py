@@ -60,18 +60,20 @@ ALLOWED = {
         ("ASKED", "silence", "SILENT"),
         ("ASKED", "refuse", "REFUSED"),
     },
+    "promise": {("ASKED", "answer", "ANSWERED"), ("ASKED", "fail", "FAILED")},
     "retrieval": {
         ("FETCHING", "fetched", "FETCHED"),
         ("FETCHING", "fail", "FAILED"),
     },
 }
 FIRST = {"study": "OPEN", "job": "QUEUED", "delivery": "PENDING", "retrieval": "FETCHING"}
-FIRST["commitment"] = "ASKED"
+FIRST |= {"commitment": "ASKED", "promise": "ASKED"}
 FINAL = {
     "study": set(),
     "job": {"DONE", "CANCELLED"},
     "delivery": {"CANCELLED"},
     "commitment": {"ANSWERED", "REFUSED"},
+    "promise": {"ANSWERED", "FAILED"},
     "retrieval": {"FETCHED", "FAILED"},
 }
 

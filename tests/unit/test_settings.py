@@ -311,6 +311,10 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
             "5: destinations.x.objects: unknown object 'pdf'; known are seg, seg_organs, ",
         ),
         (
+            "peers:\n  P: {ae_title: P, host: h, accept: true, commit_here: true}",
+            "2: peers.P.commit_here: it needs accept: true to ask, and a port to be told",
+        ),
+        (
             PEERS + "  x: {peer: PACS, window: 20-6}",
             "5: destinations.x.window: expected two times of day, as in 20:00-06:00",
         ),

@@ -172,6 +172,7 @@ def upgrade() -> None:
         sa.Column("rejected", sa.String(length=64), nullable=True),
         sa.Column("received_at", UtcDateTime(), nullable=False),
         sa.Column("purged_at", UtcDateTime(), nullable=True),
+        sa.Column("promised_at", UtcDateTime(), nullable=True),
         sa.ForeignKeyConstraint(
             ["association_id"], ["association.id"], name=op.f("fk_instance_association_id")
         ),
@@ -324,6 +325,34 @@ def upgrade() -> None:
         sa.UniqueConstraint("transaction_uid", name=op.f("uq_commitment_transaction_uid")),
     )
     op.create_index("ix_commitment_state_due_at", "commitment", ["state", "due_at"], unique=False)
+    op.create_table(
+        "promise",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("node_id", sa.String(length=64), nullable=False),
+        sa.Column("peer", sa.String(length=64), nullable=False),
+        sa.Column("transaction_uid", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.String(length=64), nullable=False),
+        sa.Column("references", sa.JSON(), nullable=False),
+        sa.Column("asked_at", UtcDateTime(), nullable=False),
+        sa.Column("due_at", UtcDateTime(), nullable=False),
+        sa.Column("answered_at", UtcDateTime(), nullable=True),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_promise_node_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_promise")),
+        sa.UniqueConstraint(
+            "node_id",
+            "peer",
+            "transaction_uid",
+            name=op.f("uq_promise_node_id_peer_transaction_uid"),
+        ),
+    )
+    op.create_index("ix_promise_state_due_at", "promise", ["state", "due_at"], unique=False)
     op.create_table(
         "delivery",
         sa.Column(
