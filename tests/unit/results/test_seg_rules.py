@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -41,15 +42,25 @@ def every_structure(count: int) -> np.ndarray:
     return cells.astype(np.uint8)
 
 
+@cache
+def encoded(kind: str, table: str) -> bytes:
+    return encoded_of(kind, table, source_of(SHAPE, turned()), model_of(table))
+
+
+def encoded_of(kind: str, table: str, source: Source, model: Model) -> bytes:
+    found = LabelMap(labels=every_structure(TABLES[table]), source_digest=source.scan.digest)
+    (result,) = encode(source, found, model, (), replace(PLAN, objects=(kind,)))
+    return result.data
+
+
 def written(
     kind: str, table: str = "total_v1_104", source: Source | None = None, model: Model | None = None
 ) -> Dataset:
+    if source is None and model is None:
+        return pydicom.dcmread(BytesIO(encoded(kind, table)))
     source = source or source_of(SHAPE, turned())
-    labels = every_structure(TABLES[table])
-    found = LabelMap(labels=labels, source_digest=source.scan.digest)
-    given = replace(PLAN, objects=(kind,))
-    (result,) = encode(source, found, model or model_of(table), (), given)
-    return pydicom.dcmread(BytesIO(result.data))
+    data = encoded_of(kind, table, source, model or model_of(table))
+    return pydicom.dcmread(BytesIO(data))
 
 
 def code(item: Dataset) -> tuple[str, str]:
