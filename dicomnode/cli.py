@@ -109,7 +109,7 @@ def send(config: Config = None, config_option: ConfigOption = None) -> None:
 
 @app.command()
 def check(config: Config = None, config_option: ConfigOption = None) -> None:
-    """Validate the configuration; names every fault by file, line and key."""
+    """Validate the configuration; names every fault by file, line, column and key."""
     from dicomnode.checks import check_models, check_tls
 
     path = find_config(config or config_option)
@@ -126,6 +126,14 @@ def conformance(config: Config = None, config_option: ConfigOption = None) -> No
     from dicomnode.conformance import statement
 
     typer.echo(statement(_settings(config, config_option)), nl=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the configuration's JSON Schema, for editors."""
+    from dicomnode.settings.schema import text
+
+    sys.stdout.write(text())
 
 
 @app.command()
@@ -471,7 +479,8 @@ def main() -> None:
         sys.exit(WRONG_CONFIGURATION)
     except ModuleNotFoundError as error:
         needed = "postgres" if error.name == "psycopg" else "work"
-        said = f"{error.name} is not installed: pip install 'dicomnode[{needed}]'"
+        name = str(error.name).partition(".")[0]
+        said = f"{name} is not installed: pip install 'dicomnode[{needed}]'"
         err.print(said, style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(1)
     except Refusal as refusal:

@@ -95,7 +95,8 @@ def test_check_names_file_line_and_key(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("node:\n  ae_titel: X\n")
     done = dicomnode("check", "bad.yaml", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("bad.yaml:2: node.ae_titel: unknown key")
+    assert done.stderr.startswith("bad.yaml:2:3: node.ae_titel: unknown key")
+    assert done.stderr.endswith("; did you mean 'ae_title'?\n")
 
 
 def test_check_knows_the_models(tmp_path: Path) -> None:

@@ -126,8 +126,8 @@ def test_check_names_file_line_and_key(
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"{config}:4: node.tls.certificate: {expired.certificate}: certificate has expired",
-        f"{config}:12: peers.PACS.tls.ca: {tmp_path}/tls/none.pem cannot be read: No such file or"
+        f"{config}:4:5: node.tls.certificate: {expired.certificate}: certificate has expired",
+        f"{config}:12:7: peers.PACS.tls.ca: {tmp_path}/tls/none.pem cannot be read: No such file or"
         " directory",
     ]
 

@@ -31,6 +31,7 @@ from dicomnode.settings import (
 PACKAGED = Path(str(resources.files("dicomnode").joinpath(DEFAULT_NAME)))
 COMMENTED_KEY = re.compile(r"^( *)# ([a-z_0-9]+: [^#\n]*?)( *#.*)?$", re.MULTILINE)
 HERE = Path("/etc/dicomnode/node.yaml")
+PLACE = re.compile(rf"^{HERE}:(\d+):\d+: ")
 
 PEERS = """\
 peers:
@@ -41,12 +42,12 @@ destinations:
 
 
 def faults(text: str) -> list[str]:
-    """Return the faults of a configuration, without the path before the line number."""
+    """Return the faults of a configuration as `line: key: ...`, without path and column."""
     with pytest.raises(SettingsError) as error:
         parse(text, HERE)
     lines = str(error.value).splitlines()
     assert all(line.startswith(f"{HERE}:") for line in lines), lines
-    return [line.removeprefix(f"{HERE}:") for line in lines]
+    return [PLACE.sub(r"\1: ", line, count=1) for line in lines]
 
 
 # The configuration in the package
@@ -251,8 +252,8 @@ def test_the_rules_for_associations_are_those_of_the_peers() -> None:
 def test_where_a_key_stands(tmp_path: Path) -> None:
     path = tmp_path / "dicomnode.yaml"
     path.write_text("# one\npeers:\n  CT1:\n    tls:\n      ca: x\n")
-    assert where(path, "peers.CT1.tls.ca") == f"{path}:5: peers.CT1.tls.ca"
-    assert where(path, "peers.CT1.tls.key") == f"{path}:4: peers.CT1.tls.key"
+    assert where(path, "peers.CT1.tls.ca") == f"{path}:5:7: peers.CT1.tls.ca"
+    assert where(path, "peers.CT1.tls.key") == f"{path}:4:5: peers.CT1.tls.key"
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -1,21 +1,15 @@
-"""YAML -> frozen Settings. Every fault is told with file, line, key and what was expected.
-
-PyYAML is imported here and in inference/catalog.py only.
-"""
+"""What a configuration may say, and what it means where it says nothing."""
 
 from __future__ import annotations
 
 import os
 import re
 import socket
-from collections.abc import Hashable, Iterator
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from dicomnode.domain.addresses import parse_network
 from dicomnode.domain.assembly import AssemblyPolicy
@@ -30,11 +24,8 @@ from dicomnode.domain.retrieval import FetchPolicy
 from dicomnode.domain.routing import Rule
 from dicomnode.domain.security import PeerTls, ServerTls, parse_fingerprint
 from dicomnode.domain.web import host_of
-from dicomnode.errors import SettingsError
 
-ENVIRONMENT = "DICOMNODE_CONFIG"
 WEIGHTS_ENVIRONMENT = "DICOMNODE_WEIGHTS"
-DEFAULT_NAME = "dicomnode.yaml"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")]
@@ -52,7 +43,11 @@ def _ae_title(text: str) -> str:
 
 class _Section(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
 
@@ -159,7 +154,8 @@ class Storage(_Section):
     """Where bytes and facts are kept."""
 
     folder: Path | None = None
-    ledger: str | None = None
+    ledger: SecretStr | None = None
+    """A SQLAlchemy URL; it may hold a password."""
     patient_key_file: Path | None = None
 
 
@@ -290,7 +286,9 @@ class Settings(_Section):
 
     @property
     def ledger_url(self) -> str:
-        return self.storage.ledger or f"sqlite:///{self.folder / 'ledger.sqlite'}"
+        if self.storage.ledger is not None:
+            return self.storage.ledger.get_secret_value()
+        return f"sqlite:///{self.folder / 'ledger.sqlite'}"
 
     @property
     def patient_key_file(self) -> Path:
@@ -345,196 +343,3 @@ class Settings(_Section):
         if where.stow_url is not None:
             return host_of(where.stow_url)
         return "" if where.peer is None else self.peers[where.peer].host
-
-
-SECTIONS = frozenset(Settings.model_fields)
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping: one of the two would be lost silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "expected a plain word as the key", key.start_mark
-                )
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def find_config(given: Path | None) -> Path:
-    """Return the configuration file: as given, by DICOMNODE_CONFIG, or the one in the package."""
-    if given is not None:
-        return given
-    named = os.environ.get(ENVIRONMENT)
-    if named:
-        return Path(named)
-    return Path(str(resources.files("dicomnode").joinpath(DEFAULT_NAME)))
-
-
-def load(given: Path | None = None) -> Settings:
-    """Read and validate a configuration.
-
-    Raises:
-        SettingsError: with one line a fault: `file:line: key: what was expected`.
-    """
-    path = find_config(given)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from error
-    return parse(text, path)
-
-
-def parse(text: str, path: Path) -> Settings:
-    """Validate the YAML in `text`; `path` is named in faults and is what places are relative to."""
-    try:
-        loader = _UniqueKeyLoader(text)
-        try:
-            root = loader.get_single_node()
-            data = {} if root is None else loader.construct_document(root)
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SettingsError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise SettingsError(f"{path}:{line}: not valid YAML: {error.reason}") from error
-    except RecursionError as error:
-        raise SettingsError(f"{path}:1: not valid YAML: nested too deeply") from error
-    if not isinstance(data, dict):
-        raise SettingsError(f"{path}:1: expected keys such as `node:` and `peers:`")
-    # A section whose every line is a comment is an empty section.
-    data = {key: value for key, value in data.items() if value is not None or key not in SECTIONS}
-    try:
-        settings = Settings.model_validate(data)
-    except ValidationError as error:
-        faults = [_fault(path, root, item) for item in error.errors(include_url=False)]
-        raise SettingsError("\n".join(faults)) from error
-    return _place(settings, path.resolve().parent)
-
-
-def _fault(path: Path, root: yaml.Node | None, item: Any) -> str:
-    location = tuple(str(part) for part in item["loc"])
-    message = str(item["msg"]).removeprefix("Value error, ")
-    if message.startswith("@."):  # from a section that does not know its own name
-        key, message = message[2:].split(": ", 1)
-        location += (key,)
-    elif message.startswith("@"):
-        key, message = message[1:].split(": ", 1)
-        location = tuple(key.split("."))
-    location = tuple(part for part in location if not part.startswith("function-"))
-    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        message = f"unknown key; known here: {', '.join(_known_keys(location[:-1]))}"
-    elif item["type"] == "missing":
-        message = "is missing"
-    elif "input" in item and not isinstance(item["input"], (dict, list, tuple)):
-        message = f"{message} (found {item['input']!r})" if "found" not in message else message
-    line = _line(root, location)
-    return f"{path}:{line}: {'.'.join(location) or '(all)'}: {message}"
-
-
-def _line(root: yaml.Node | None, location: tuple[str, ...]) -> int:
-    """Return the line (from 1) of the deepest node on the way to `location`."""
-    node, line = root, 1
-    for part in location:
-        following: yaml.Node | None = None
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == part:
-                    line, following = key.start_mark.line + 1, value
-        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
-            following = node.value[int(part)]
-            line = following.start_mark.line + 1
-        if following is None:
-            break
-        node = following
-    return line
-
-
-def where(path: Path, key: str) -> str:
-    """Return `file:line: key` of a key such as `peers.CT1.tls.ca`, for faults found later on."""
-    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    return f"{path}:{_line(root, tuple(key.split('.')))}: {key}"
-
-
-def _known_keys(location: tuple[str, ...]) -> list[str]:
-    schema = Settings.model_json_schema()
-    definitions = schema.get("$defs", {})
-
-    def resolve(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        if "$ref" in part:
-            yield from resolve(definitions[part["$ref"].rsplit("/", 1)[1]])
-        for option in part.get("anyOf", []):
-            yield from resolve(option)
-        yield part
-
-    here = schema
-    for name in location:
-        steps = [
-            step
-            for option in resolve(here)
-            for step in (
-                option.get("properties", {}).get(name),
-                option.get("items") if name.isdigit() else None,
-                option.get("additionalProperties"),
-                *(option.get("patternProperties", {}).values()),
-            )
-            if isinstance(step, dict)
-        ]
-        if not steps:
-            return []
-        here = steps[0]
-    return sorted({key for option in resolve(here) for key in option.get("properties", {})})
-
-
-def _place(settings: Settings, base: Path) -> Settings:
-    """Make relative places relative to the configuration file's folder."""
-
-    def absolute(path: Path | None) -> Path | None:
-        return None if path is None else base / path.expanduser()
-
-    def placed(tls: Any, *names: str) -> Any:
-        return tls and replace(tls, **{name: absolute(getattr(tls, name)) for name in names})
-
-    storage = settings.storage.model_copy(
-        update={
-            "folder": absolute(settings.storage.folder),
-            "patient_key_file": absolute(settings.storage.patient_key_file),
-        }
-    )
-    folders = tuple(base / folder.expanduser() for folder in settings.work.model_folders)
-    work = settings.work.model_copy(
-        update={
-            "model_folders": folders,
-            "weights_folder": absolute(settings.work.weights_folder),
-        }
-    )
-    tls = placed(settings.node.tls, "certificate", "key", "client_ca")
-    peers = {
-        name: peer.model_copy(update={"tls": placed(peer.tls, "ca", "certificate", "key")})
-        for name, peer in settings.peers.items()
-    }
-    destinations = {
-        name: replace(where, stow_ca=str(base / Path(where.stow_ca).expanduser()))
-        if where.stow_ca
-        else where
-        for name, where in settings.destinations.items()
-    }
-    node = settings.node.model_copy(update={"tls": tls})
-    return settings.model_copy(
-        update={
-            "storage": storage,
-            "work": work,
-            "node": node,
-            "peers": peers,
-            "destinations": destinations,
-        }
-    )
