@@ -32,7 +32,7 @@ def check_models(settings: Settings, path: Path) -> list[str]:
             continue
         fault = _fault_of_model(catalog, rule.model) or _fault_of_rule(catalog, rule)
         if fault:
-            faults.append(f"{path}: rules.{index}.model: {fault}")
+            faults.append(f"{where(path, f'rules.{index}.model')}: {fault}")
     return faults
 
 

@@ -4,20 +4,15 @@ models say what there is, reading reads it, secrets fills in what stands elsewhe
 what is wrong, places makes folders absolute, schema describes it to editors.
 """
 
-from dicomnode.domain.destinations import Destination
-from dicomnode.settings.models import WEIGHTS_ENVIRONMENT, Peer, Send, Settings
-from dicomnode.settings.reading import DEFAULT_NAME, ENVIRONMENT, find_config, load, parse, where
-
-__all__ = [
-    "DEFAULT_NAME",
-    "ENVIRONMENT",
-    "WEIGHTS_ENVIRONMENT",
-    "Destination",
-    "Peer",
-    "Send",
-    "Settings",
-    "find_config",
-    "load",
-    "parse",
-    "where",
-]
+# Names repeated: so a type checker knows them for this package's own.
+from dicomnode.domain.destinations import Destination as Destination
+from dicomnode.settings.models import WEIGHTS_ENVIRONMENT as WEIGHTS_ENVIRONMENT
+from dicomnode.settings.models import Peer as Peer
+from dicomnode.settings.models import Send as Send
+from dicomnode.settings.models import Settings as Settings
+from dicomnode.settings.reading import DEFAULT_NAME as DEFAULT_NAME
+from dicomnode.settings.reading import ENVIRONMENT as ENVIRONMENT
+from dicomnode.settings.reading import find_config as find_config
+from dicomnode.settings.reading import load as load
+from dicomnode.settings.reading import parse as parse
+from dicomnode.settings.reading import where as where

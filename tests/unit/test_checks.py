@@ -33,12 +33,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     ],
 )
-def test_a_rule_has_to_name_what_its_model_takes(models: Path, rule: str, fault: str) -> None:
+def test_a_rule_has_to_name_what_its_model_takes(
+    models: Path, rule: str, fault: str, tmp_path: Path
+) -> None:
     text = f"work: {{model_folders: [{models}]}}\nrules: [{{name: a, {rule}}}]\n"
-    found = check_models(parse(text, Path("c.yaml")), Path("c.yaml"))
+    config = tmp_path / "c.yaml"
+    config.write_text(text)
+    found = check_models(parse(text, config), config)
     if not fault:
         assert found == []
         return
     (line,) = found
-    assert line.startswith("c.yaml: rules.0.model: ")
+    assert line.startswith(f"{config}:2:19: rules.0.model: ")
     assert fault in line
