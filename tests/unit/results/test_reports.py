@@ -250,7 +250,7 @@ def test_text_beyond_ascii_survives() -> None:
 
 
 def test_104_structures_are_written_within_a_second() -> None:
-    """One tree in every SOP Class; three seconds, because the machine may be busy."""
+    """One tree in every SOP Class; of the processor's time, which a busy machine stretches, too."""
     table = load_codes(MODEL.code_table)
     scan = read_scan(write_series(np.full((40, 30, 60), 50, np.int16), AFFINE, SeriesOptions()))
     labels = np.zeros(scan.volume.shape, np.uint8)
@@ -269,11 +269,11 @@ def test_104_structures_are_written_within_a_second() -> None:
     forms = reports([("sr",)])
     took = []
     for _ in range(2):
-        started = time.perf_counter()
+        started = time.process_time()
         made = encode_reports(source, report, MODEL, plan(), parts, forms, {})
-        took.append(time.perf_counter() - started)
+        took.append(time.process_time() - started)
     assert len(groups(read(made[0]))) == 104
-    assert min(took) < 3
+    assert min(took) < 2
 
 
 DIGESTS = """
