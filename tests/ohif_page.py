@@ -49,6 +49,11 @@ MODALITY = f"""() => {{
   const shown = services.viewportGridService.getState().viewports.get(id).displaySetInstanceUIDs;
   return services.displaySetService.getDisplaySetByUID(shown[0]).Modality;
 }}"""
+MEASUREMENTS = """() => Object.fromEntries(
+  services.displaySetService.getActiveDisplaySets()
+    .flatMap((set) => (set.Modality === 'SR' ? set.measurements : []))
+    .map((one) => [one.TrackingIdentifier,
+      Object.fromEntries(one.labels.map((item) => [item.label, item.value]))]))"""
 PIXELS = f"""() => {{
   {VIEWPORT}
   {ENCODE}
@@ -209,6 +214,11 @@ class Ohif:
         data = np.frombuffer(base64.b64decode(text), np.uint8)
         return data.reshape(rows, columns, -1)[..., :3]
 
+    def measurements(self) -> dict[str, dict[str, str]]:
+        """Return what OHIF reads from reports: label -> value, by Tracking Identifier."""
+        found: dict[str, dict[str, str]] = self.page.evaluate(MEASUREMENTS)
+        return found
+
     def open_panel(self) -> None:
         """Open the list of segments at the right."""
         self.page.locator('[data-cy="panelSegmentation-btn"]').click()
@@ -240,4 +250,4 @@ class Ohif:
         """Take a picture of the window, small enough to be kept."""
         path.parent.mkdir(parents=True, exist_ok=True)
         shot = Image.open(BytesIO(self.page.screenshot())).convert("RGB")
-        shot.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+        shot.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)

@@ -270,6 +270,15 @@ def test_the_preview_and_the_report_open(
 
     assert np.array_equal(ohif.held_pixels(), preview.pixel_array)
     ohif.picture(PICTURES / "ohif-preview.png")
-    # Numbers of a report without points in an image are shown nowhere: the viewport stays empty.
+    # It reads the report, but shows numbers nowhere that have no points in an image: the viewport
+    # stays empty.
     ohif.thumbnail("SR of S2").dblclick()
     ohif.wait_until_modality("SR")
+    seg = next(item for item in results if item.kind == "seg")
+    read = ohif.measurements()
+    assert len(read) == len(label_numbers(seg.data))
+    for title, labels in read.items():
+        if any("volume is not given" in text for text in labels):
+            assert "Volume" not in labels, title
+        else:
+            assert labels["Volume"].endswith(" mL"), title
