@@ -147,6 +147,11 @@ def _of_settings(settings: Settings) -> dict[str, object]:
             )
             for name, place in settings.destinations.items()
         ),
+        "commits_for": ", ".join(name for name, peer in settings.peers.items() if peer.commit_here)
+        or "none",
+        "input_days": "without end"
+        if settings.retention.input_days is None
+        else f"{settings.retention.input_days:g} days",
         "max_pdu": limits.max_pdu_bytes,
         "max_associations": limits.max_associations,
         "idle": f"{limits.association_timeout_seconds:g}",
@@ -168,11 +173,12 @@ def _created() -> Iterable[tuple[object, ...]]:
 
 def _services() -> Iterable[tuple[object, ...]]:
     both = [("Verification", contexts.VERIFICATION, "yes", "yes")]
+    on_request = "to peers with `commit_here: true`"
     query = [
         ("Query/Retrieve", uid, "yes", "no")
         for uid in (STUDY_ROOT_FIND, retrieve.STUDY_ROOT_MOVE, retrieve.STUDY_ROOT_GET)
     ]
-    commitment = [("Storage Commitment", PUSH_MODEL, "yes", "no")]
+    commitment = [("Storage Commitment", PUSH_MODEL, "yes", on_request)]
     for service, uid, scu, scp in (*both, *commitment, *query):
         yield service, _name(uid), f"`{uid}`", scu, scp
     yield "Storage", "those of 1.1, created", "", "yes", "yes"
@@ -202,6 +208,8 @@ def _initiated() -> Iterable[tuple[object, ...]]:
         ("fetch", retrieve.STUDY_ROOT_GET),
     ):
         yield what, f"{_name(uid)} `{uid}`", simple, "SCU"
+    commitment = f"{_name(PUSH_MODEL)} `{PUSH_MODEL}`"
+    yield "report on a commitment that a peer asked for", commitment, simple, "SCP"
     yield "fetch by C-GET", "those of 1.1, received, as the study has them", "those below", "SCP"
 
 

@@ -29,8 +29,7 @@ def statement() -> str:
 
 
 def test_the_page_is_the_statement_of_the_default_configuration(statement: str) -> None:
-    # dicomnode conformance > docs/conformance.md
-    assert PAGE.read_text() == statement
+    assert PAGE.read_text() == statement, "dicomnode conformance > docs/conformance.md renews it"
 
 
 def test_the_command_prints_it(statement: str) -> None:
@@ -88,6 +87,7 @@ def test_it_follows_the_configuration() -> None:
 node: {ae_title: OTHER, bind: 0.0.0.0, port: 11113}
 peers:
   PACS: {ae_title: PACS, host: pacs, port: 104, query: true}
+  CT: {ae_title: CT, host: ct, port: 104, accept: true, commit_here: true}
 destinations:
   pacs: {peer: PACS, profile: modern, commitment: required, iocm: true}
 receive: {unknown_sop_classes: refuse}
@@ -95,6 +95,7 @@ limits: {max_associations: 7}
 """
     found = conformance.statement(parse(text, Path("dicomnode.yaml")))
     assert "| Application Entity | `OTHER` |" in found
+    assert "`commit_here: true` (here: CT):" in found
     assert "Incoming: 0.0.0.0, port 11113;" in found
     assert "| PACS | PACS | pacs | 104 | no | yes | no |" in found
     assert "| pacs | PACS | labelmap, preview, sr | required | yes |" in found
