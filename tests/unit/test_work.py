@@ -1,18 +1,28 @@
-"""Which devices the workers get, and which models a device leaves to others."""
+"""Which devices the workers get, which models a device leaves to others, how results are kept."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_nnunet import write_model
 
+from dicomnode.domain.identifiers import (
+    InstanceUID,
+    SeriesUID,
+    SOPClassUID,
+    TransferSyntaxUID,
+)
+from dicomnode.domain.plans import ResultInstance
 from dicomnode.services import work
 from dicomnode.services.work import devices, left_to_others
 from dicomnode.settings import Settings, parse
+from dicomnode.spool import Spool
 
 
 @pytest.mark.parametrize(
@@ -84,3 +94,28 @@ def test_an_analysis_computes_only_when_nobody_else_wants_to() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == [str(os.SCHED_IDLE), "True"]
+
+
+def test_a_result_is_taken_over_as_a_file_or_written_from_its_bytes(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "work")
+    spool.create()
+    bytes_ = ResultInstance(
+        kind="sr",
+        sop_class_uid=SOPClassUID("1.2"),
+        sop_instance_uid=InstanceUID("1.3"),
+        series_uid=SeriesUID("1.4"),
+        transfer_syntax_uid=TransferSyntaxUID("1.5"),
+        data=b"report",
+        summary={},
+    )
+    with spool.workspace() as folder:
+        (folder / "1.6.dcm").write_bytes(b"segmentation")
+        file = replace(bytes_, data=b"", file=folder / "1.6.dcm")
+        taken = work._store(spool, "results/1/1.6.dcm", file)
+        written = work._store(spool, "results/1/1.3.dcm", bytes_)
+        assert list(folder.iterdir()) == []
+    assert taken == (hashlib.sha256(b"segmentation").hexdigest(), 12)
+    assert written == (hashlib.sha256(b"report").hexdigest(), 6)
+    assert spool.path("results/1/1.6.dcm").read_bytes() == b"segmentation"
+    assert spool.path("results/1/1.3.dcm").read_bytes() == b"report"
+    assert list(spool.tmp.iterdir()) == []
