@@ -36,7 +36,7 @@ from dicomnode.domain.withdrawal import TITLES
 from dicomnode.network import contexts, requesting, retrieve
 from dicomnode.network.query import STUDY_ROOT_FIND
 from dicomnode.network.tls import CIPHERS
-from dicomnode.services.send import REPORT_WAIT_SECONDS
+from dicomnode.services.asking import REPORT_WAIT_SECONDS
 from dicomnode.settings import Settings
 
 EXPLICIT = TransferSyntaxUID("1.2.840.10008.1.2.1")

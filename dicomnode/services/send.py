@@ -16,10 +16,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from dicomnode.deflating import transcode, transfer_syntaxes
-from dicomnode.domain.commitment import CommitmentReport
 from dicomnode.domain.health import patience
 from dicomnode.domain.identifiers import TransferSyntaxUID
-from dicomnode.domain.outcomes import PROCESSING_FAILURE, Done, Outcome, Refuse, Retry
+from dicomnode.domain.outcomes import Outcome, Refuse, Retry
 from dicomnode.domain.records import Delivery
 from dicomnode.domain.subjects import IDENTITY_DIFFERS
 from dicomnode.domain.web import OF_THE_DESTINATION, Web
@@ -28,6 +27,7 @@ from dicomnode.ledger import commitments, deliveries, destinations, substitution
 from dicomnode.network.progress import Pace
 from dicomnode.network.scu import ConnectError, StorageAssociation, associate
 from dicomnode.network.stow import SecretError, StowService, find_credentials
+from dicomnode.services.asking import Asker
 from dicomnode.services.common import Context, beat_until_stopped, role
 from dicomnode.services.promising import Promiser
 from dicomnode.services.scrutiny import Scrutiny
@@ -40,8 +40,6 @@ IDLE_SECONDS = 0.5
 LATE_EVERY_SECONDS = 10.0
 MAX_CONTEXTS = 126
 """Beside Verification and Storage Commitment, of 128."""
-REPORT_WAIT_SECONDS = 2.0
-"""For a report over the association of the request; later it comes over one of the archive's."""
 
 
 class Sender:
@@ -53,7 +51,7 @@ class Sender:
         self._destination = destination
         self._terms = context.settings.destinations[destination]
         self._peer = context.settings.peer_of(destination)
-        self._heard = threading.Event()
+        self._asker = Asker(context, destination) if self._terms.wants_commitment else None
         self._pace = Pace(self._terms.max_mbit_per_second)
 
     def run_until_stopped(self) -> None:
@@ -106,14 +104,14 @@ class Sender:
                 tls=peer.tls,
                 pace=self._pace,
                 is_stopping=self._context.stop.is_set,
-                on_report=self._hear if self._terms.wants_commitment else None,
+                on_report=self._asker.hear if self._asker is not None else None,
             ) as association:
                 self._send_all(
                     lambda delivery: self._store(association, delivery),
                     lambda: association.is_alive,
                 )
-                if self._terms.wants_commitment:
-                    self._ask_over(association)
+                if self._asker is not None:
+                    self._asker.ask_over(association)
         except ConnectError as error:
             self._stay_away(Retry(error.code, error.detail))
 
@@ -151,52 +149,12 @@ class Sender:
             delivery = self._claim()
             if delivery is None:
                 return
-            hindrance = scrutiny.of(delivery)
-            if isinstance(hindrance, Refuse) and hindrance.code == IDENTITY_DIFFERS:
+            outcome, status, counts = _attempt(scrutiny, store, delivery)
+            if isinstance(outcome, Refuse) and outcome.code == IDENTITY_DIFFERS:
                 with self._context.ledger.transaction() as tx:
-                    deliveries.hold_for(tx, delivery, hindrance)
-            elif hindrance is not None:
-                self._finish(delivery, hindrance, None, counts=False)
+                    deliveries.hold_for(tx, delivery, outcome)
             else:
-                outcome, status = store(delivery)
-                self._finish(delivery, outcome, status)
-
-    def _ask_over(self, association: StorageAssociation) -> None:
-        """Ask for commitment of what is there, and wait a moment for a report over the same line.
-
-        After the last object: a report that came in its midst would be taken for its answer.
-        """
-        send = self._settings.send
-        asked = False
-        while association.is_alive and not self._context.stop.is_set():
-            with self._context.ledger.transaction() as tx:
-                wait = timedelta(seconds=send.commitment_seconds)
-                request = commitments.begin(tx, self._destination, wait)
-            if request is None:
-                break
-            self._heard.clear()
-            outcome = association.request_commitment(request.transaction_uid, request.references)
-            if isinstance(outcome, Done):
-                asked = True
-                self._heard.wait(REPORT_WAIT_SECONDS)
-                continue
-            required = self._terms.commitment == "required"
-            with self._context.ledger.transaction() as tx:
-                commitments.not_asked(tx, request, outcome, send.retry, required=required)
-        if asked:
-            log.info("COMMITMENT_ASKED", extra={"fields": {"destination": self._destination}})
-
-    def _hear(self, report: CommitmentReport) -> int:
-        """Take in a report that came over the sender's own association."""
-        try:
-            with self._context.ledger.transaction() as tx:
-                names = {self._destination}
-                return commitments.answered(tx, names, report, self._settings.send.retry)
-        except LedgerError:
-            log.exception("LEDGER_UNAVAILABLE")
-            return PROCESSING_FAILURE
-        finally:
-            self._heard.set()
+                self._finish(delivery, outcome, status, counts=counts)
 
     def _claim(self) -> Delivery | None:
         with self._context.ledger.transaction() as tx:
@@ -274,7 +232,7 @@ class Sender:
                 give_up_after=self._give_up_after,
                 commit=self._terms.wants_commitment,
             )
-            if counts or isinstance(outcome, Retry):
+            if counts:
                 whose = None if outcome.code in OF_THE_DESTINATION else delivery.id
                 destinations.note(tx, self._destination, outcome, whose, retry, _jitter())
         log.info(
@@ -300,6 +258,30 @@ class Sender:
             destinations.call_late(tx, self._destination, timedelta(minutes=within))
 
 
+def _attempt(
+    scrutiny: Scrutiny,
+    store: Callable[[Delivery], tuple[Outcome, int | None]],
+    delivery: Delivery,
+) -> tuple[Outcome, int | None, bool]:
+    """Look at an object once more, and send it.
+
+    Returns:
+        What it came to, the status of the answer, and whether that says something of the
+        destination.
+    """
+    try:
+        hindrance = scrutiny.of(delivery)
+        if hindrance is not None:
+            return hindrance, None, isinstance(hindrance, Retry)
+        return *store(delivery), True
+    except OSError as error:
+        log.exception("STORAGE_FAILED")
+        return Retry("STORAGE_FAILED", f"the spool failed ({type(error).__name__})"), None, False
+    except Exception as error:  # a fault of this software ends one attempt, never the sending
+        log.exception("SENDING_FAILED")
+        return Retry("SENDING_FAILED", f"see the log ({type(error).__name__})"), None, False
+
+
 def _jitter() -> float:
     return random.random()  # noqa: S311 - no secret
 
@@ -311,12 +293,14 @@ def run(settings: Settings) -> None:
             count = deliveries.take_back(tx)
         if count:
             log.warning("DELIVERIES_TAKEN_BACK", extra={"fields": {"count": count}})
-        threads = [
-            threading.Thread(target=Sender(context, name).run_until_stopped, name=name)
-            for name in settings.destinations
-        ]
+        loops = {name: Sender(context, name).run_until_stopped for name in settings.destinations}
         if any(peer.commit_here for peer in settings.peers.values()):
-            threads.append(threading.Thread(target=Promiser(context).run_until_stopped))
+            loops["storage commitment"] = Promiser(context).run_until_stopped
+        failed: list[BaseException] = []
+        threads = [
+            threading.Thread(target=_guarded, args=(loop, context, failed), name=name)
+            for name, loop in loops.items()
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -325,3 +309,15 @@ def run(settings: Settings) -> None:
             context.stop.set()
             for thread in threads:
                 thread.join()
+        if failed:
+            raise failed[0]
+
+
+def _guarded(loop: Callable[[], None], context: Context, failed: list[BaseException]) -> None:
+    """Run a destination's loop; where it ends by a fault the role does, and is started again."""
+    try:
+        loop()
+    except BaseException as error:
+        failed.append(error)
+        context.stop.set()
+        raise

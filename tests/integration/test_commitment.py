@@ -40,7 +40,7 @@ def archive() -> Iterator[MakeArchive]:
 @pytest.fixture
 def sending(tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeSending]:
     """Make a sender to a port, which waits for reports over its association for a moment only."""
-    monkeypatch.setattr("dicomnode.services.send.REPORT_WAIT_SECONDS", 0.5)
+    monkeypatch.setattr("dicomnode.services.asking.REPORT_WAIT_SECONDS", 0.5)
     made: list[Sending] = []
 
     def make(port: int, **keywords: Any) -> Sending:
@@ -160,13 +160,15 @@ def test_a_real_archive_does_not_commit_to_what_it_has_lost(
     )
     kit = sending(orthanc.port, settings=running.settings)
     kit.give()
-    ask = kit.sender._ask_over
+    asker = kit.sender._asker
+    assert asker is not None
+    ask = asker.ask_over
 
     def lose_one(association: Any) -> None:
         orthanc.delete(f"/instances/{orthanc.instances()['2.25.1.1']}")
         ask(association)
 
-    kit.sender._ask_over = lose_one  # type: ignore[method-assign]
+    asker.ask_over = lose_one  # type: ignore[method-assign]
     kit.send()
     wait_until(lambda: "COMMITTED" in states(kit), 20, "Orthanc has reported")
     assert kit.states() == {
@@ -174,7 +176,7 @@ def test_a_real_archive_does_not_commit_to_what_it_has_lost(
         "2.25.1.1": "PENDING",
         "2.25.1.2": "COMMITTED",
     }
-    kit.sender._ask_over = ask  # type: ignore[method-assign]
+    asker.ask_over = ask  # type: ignore[method-assign]
     clock.forward(10 * 86400)  # the receiver has set the time of the next attempt by its own clock
     clock.now = max(clock.now, *(row.due_at for row in kit.deliveries()))
     kit.send()

@@ -19,6 +19,7 @@ from sending_kit import Sending
 from small_ct import CT, encoded, instance
 
 from dicomnode.instances import file_prefix
+from dicomnode.instances.subjects import read_subject
 from dicomnode.ledger import actions
 from dicomnode.ledger.tables import event
 
@@ -186,6 +187,25 @@ def test_an_object_on_which_the_archive_dies_blocks_no_other(
     states = kit.states()
     assert states.pop("2.25.1.0") == "PENDING"
     assert set(states.values()) == {"DELIVERED"}
+
+
+def test_a_fault_of_the_software_with_one_object_blocks_no_other(
+    archive: MakeArchive, sending: MakeSending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = archive()
+    kit = sending(there.port)
+    for _ in range(3):
+        kit.give("seg", profile=("seg",))
+
+    def read(path: Path) -> Any:
+        if path.name == "2.25.1.0.dcm":
+            raise ZeroDivisionError
+        return read_subject(path)
+
+    monkeypatch.setattr("dicomnode.services.scrutiny.read_subject", read)
+    kit.send()
+    assert kit.deliveries()[0].reason == "SENDING_FAILED"
+    assert list(kit.states().values()) == ["PENDING", "DELIVERED", "DELIVERED"]
 
 
 # Slow and mute
