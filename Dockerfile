@@ -6,8 +6,8 @@
 # when the container is replaced. See docs/deployment.md.
 
 FROM python:3.11-slim AS builder
-# work,postgres: everything. postgres: receive, tick and send alone, without torch.
-ARG EXTRAS=work,postgres
+# work,web,postgres: everything. web,postgres: all but work, without torch.
+ARG EXTRAS=work,web,postgres
 # Builds of torch for the CPU; https://pypi.org/simple has those for CUDA.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PATH=/opt/dicomnode/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -31,7 +31,7 @@ COPY --from=builder /opt/dicomnode /opt/dicomnode
 ENV PATH=/opt/dicomnode/bin:$PATH \
     STATE_DIRECTORY=/var/lib/dicomnode \
     DICOMNODE_CONFIG=/etc/dicomnode/dicomnode.yaml \
-    DICOMNODE_ROLES="receive tick work send"
+    DICOMNODE_ROLES="receive tick work send web"
 USER dicomnode
 VOLUME /var/lib/dicomnode
 EXPOSE 11112

@@ -102,13 +102,13 @@ $(VENV)/.work: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing torch $(TORCH) and the rest into $(VENV); the first time takes minutes ..."
 	$(PIP) torch==$(TORCH)
-	$(PIP) --editable '.[work]'
+	$(PIP) --editable '.[work,web]'
 	@$(BIN)/python -c 'import torch, sys; sys.exit(torch.__version__.split("+")[0] != "$(TORCH)")' \
 	  || { echo "the set-up has replaced torch $(TORCH)"; exit 1; }
 	touch $@
 
 $(VENV)/.test: $(VENV)/.work
-	$(PIP) --editable '.[work,postgres,test,docs]'
+	$(PIP) --editable '.[work,web,postgres,test,docs]'
 	@$(BIN)/python -c 'import torch, sys; sys.exit(torch.__version__.split("+")[0] != "$(TORCH)")' \
 	  || { echo "the set-up has replaced torch $(TORCH)"; exit 1; }
 	touch $@

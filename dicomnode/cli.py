@@ -22,6 +22,7 @@ from dicomnode.domain.plans import ModelOptions
 from dicomnode.errors import DicomnodeError, Refusal, SettingsError
 from dicomnode.models_cli import app as models_app
 from dicomnode.settings import Settings, find_config, load
+from dicomnode.users_cli import app as users_app
 
 if TYPE_CHECKING:
     from dicomnode.domain.choosing import Verdict
@@ -37,9 +38,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(users_app, name="users")
 out = Console()
 err = Console(stderr=True)
 
+EXTRAS = {
+    "psycopg": "postgres",
+    **dict.fromkeys(("itsdangerous", "jinja2", "prometheus_client", "starlette", "uvicorn"), "web"),
+}
+"""Which extra brings a package; the others come with `work`."""
 WRONG_CONFIGURATION = 2
 REFUSED = 3
 
@@ -63,12 +70,13 @@ def _settings(argument: Path | None, option: Path | None) -> Settings:
 
 @app.command()
 def run(config: Config = None, config_option: ConfigOption = None) -> None:
-    """Run the whole node: receive, tick, work and send as child processes."""
-    from dicomnode.services.supervise import supervise
+    """Run the whole node: receive, tick, work, send and web as child processes."""
+    from dicomnode.services.supervise import roles_of, supervise
 
     logs.set_up("run")
-    _settings(config, config_option)  # a wrong configuration ends here, not in four children
-    raise typer.Exit(supervise(find_config(config or config_option)))
+    # A wrong configuration ends here, not in five children.
+    roles = roles_of(_settings(config, config_option))
+    raise typer.Exit(supervise(find_config(config or config_option), roles))
 
 
 @app.command()
@@ -105,6 +113,16 @@ def send(config: Config = None, config_option: ConfigOption = None) -> None:
 
     logs.set_up("send")
     service.run(_settings(config, config_option))
+
+
+@app.command()
+def web(config: Config = None, config_option: ConfigOption = None) -> None:
+    """Run the web role: the operator's page, its API and the metrics."""
+    from dicomnode.web import serving
+
+    logs.set_up("web")
+    path = find_config(config or config_option).absolute()
+    serving.run(load(path), path)
 
 
 @app.command()
@@ -419,7 +437,7 @@ def echo(
     ] = False,
 ) -> None:
     """Ask a destination for C-ECHO, or a peer whether it answers queries."""
-    from dicomnode.checks import echo_destination, query_peer
+    from dicomnode.echoes import echo_destination, query_peer
 
     answer = (query_peer if query else echo_destination)(load(config_option), name)
     out.print(f"{name}: {answer.code} {getattr(answer, 'detail', '')}".rstrip())
@@ -440,6 +458,9 @@ def fetch(
         typer.Option("--from", metavar="PEER", help="Default: whichever has it, of `query: true`."),
     ] = None,
     config_option: ConfigOption = None,
+    who: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who wants it; default: who is logged in.")
+    ] = None,
 ) -> None:
     """Fetch studies that were not routed from an archive; they are analysed as if they had been."""
     from dicomnode.fetch_cli import fetch_studies
@@ -448,7 +469,7 @@ def fetch(
     settings = _settings(config, config_option)
     if series is not None and len(study) > 1:
         raise SettingsError("--series goes with one --study")
-    raise typer.Exit(fetch_studies(settings, study, series, peer, out, err))
+    raise typer.Exit(fetch_studies(settings, study, series, peer, out, err, who))
 
 
 @app.command()
@@ -478,9 +499,8 @@ def main() -> None:
         err.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(WRONG_CONFIGURATION)
     except ModuleNotFoundError as error:
-        needed = "postgres" if error.name == "psycopg" else "work"
         name = str(error.name).partition(".")[0]
-        said = f"{name} is not installed: pip install 'dicomnode[{needed}]'"
+        said = f"{name} is not installed: pip install 'dicomnode[{EXTRAS.get(name, 'work')}]'"
         err.print(said, style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(1)
     except Refusal as refusal:

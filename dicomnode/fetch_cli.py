@@ -32,6 +32,7 @@ def fetch_studies(
     peer: str | None,
     out: Console,
     err: Console,
+    who: str | None = None,
 ) -> int:
     """Fetch studies one after the other; return the exit code.
 
@@ -50,7 +51,9 @@ def fetch_studies(
                 codes.add(FAILED)
                 break
             with _shown(err) as show:
-                report = service.fetch(context, one, peer=peer, who=getpass.getuser(), show=show)
+                report = service.fetch(
+                    context, one, peer=peer, who=who or getpass.getuser(), show=show
+                )
             codes.add(_tell(one, report, out, err))
     context.ledger.close()
     return FAILED if FAILED in codes else max(codes)

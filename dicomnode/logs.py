@@ -42,7 +42,7 @@ def set_up(role: str, *, verbose: bool = False) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
-    for chatty in ("alembic", "apscheduler", "highdicom", "pynetdicom"):
+    for chatty in ("alembic", "apscheduler", "highdicom", "pynetdicom", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # pydicom complains of values by quoting them, patient names among them.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)

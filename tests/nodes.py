@@ -19,7 +19,7 @@ from peers import HOST, Orthanc, end, free_port, is_alive, tail, wait_until
 from dicomnode import settings
 from dicomnode.domain.quality import QualityPolicy
 from dicomnode.ledger import Ledger, overview
-from dicomnode.services.supervise import ROLES
+from dicomnode.services.supervise import roles_of
 
 HELD = [field.name for field in fields(QualityPolicy) if field.default == "hold"]
 Status = dict[str, Any]
@@ -93,6 +93,7 @@ class Node:
             "send": {"retry": {"first_seconds": 0.5, "ceiling_seconds": 2.0}},
             "storage": {"folder": "state"},
             "limits": {"min_free_bytes": 0},
+            "web": {"enabled": False, "port": free_port()},
         }
         if to is not None:
             document["peers"]["ARCHIVE"]["port"] = to
@@ -135,12 +136,12 @@ class Node:
                     env={**os.environ, "OMP_NUM_THREADS": "2"},
                     start_new_session=True,
                 )
-            for role in ROLES if command == "run" else (command,):
+            for role in roles_of(self.settings) if command == "run" else (command,):
                 self._await_role(command, role, mark, timeout)
         return self
 
     def _await_role(self, command: str, role: str, mark: int, timeout: float) -> None:
-        sign = "LISTENING" if role == "receive" else "ROLE_STARTED"
+        sign = "LISTENING" if role in ("receive", "web") else "ROLE_STARTED"
 
         def is_there() -> bool:
             code = self._processes[command].poll()

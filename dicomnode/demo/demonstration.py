@@ -127,6 +127,7 @@ def _write_config(run: Path, node_port: int, archive_port: int) -> Path:
         ],
         "storage": {"folder": "state"},
         "limits": {"min_free_bytes": 100_000_000},
+        "web": {"enabled": False},
     }
     path = run / "dicomnode.yaml"
     path.write_text(json.dumps(config, indent=2))  # JSON is YAML

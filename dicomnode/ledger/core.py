@@ -197,6 +197,33 @@ class Ledger:
         except SQLAlchemyError as error:
             raise LedgerError(f"ledger: {type(error).__name__}: {_first_line(error)}") from error
 
+    @contextmanager
+    def looking(self) -> Iterator[Transaction]:
+        """Open a transaction that only reads: one moment's facts, without waiting for who writes.
+
+        Raises:
+            LedgerError: the database cannot be used.
+        """
+        try:
+            reader = self.engine.connect().execution_options(**{_ONLY_READS: True})
+            with reader as connection, connection.begin(), self._only_reading(connection):
+                yield Transaction(connection, self._now(connection), self.node_id)
+        except SQLAlchemyError as error:
+            raise LedgerError(f"ledger: {type(error).__name__}: {_first_line(error)}") from error
+
+    @contextmanager
+    def _only_reading(self, connection: Connection) -> Iterator[None]:
+        if not self.is_sqlite:
+            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+            yield
+            return
+        connection.execute(text("PRAGMA query_only=ON"))
+        connection.execute(text("BEGIN DEFERRED"))
+        try:
+            yield
+        finally:
+            connection.execute(text("PRAGMA query_only=OFF"))
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()

@@ -37,7 +37,9 @@ def _own(tx: Transaction, name: str) -> Any:
 
 
 def may_be_called(tx: Transaction, name: str) -> bool:
-    """Whether a destination is not left alone at present."""
+    """Whether a destination is neither paused nor left alone at present."""
+    if tx.connection.execute(_own(tx, name).where(destination.c.paused_at.is_not(None))).first():
+        return False
     retry_at = health(tx, name).retry_at
     return retry_at is None or retry_at <= tx.now
 
@@ -206,6 +208,8 @@ def listing(tx: Transaction) -> list[dict[str, Any]]:
                 "reason": row.reason if row else None,
                 "detail": row.detail if row else "",
                 "seen_at": _iso(row.seen_at) if row else None,
+                "paused_at": _iso(row.paused_at) if row else None,
+                "paused_by": row.paused_by if row else "",
             }
         )
     return found

@@ -233,8 +233,10 @@ def _rows(tx: Transaction, statement: Select[Any]) -> list[Facts]:
     return [_plain(row) for row in tx.connection.execute(statement)]
 
 
+def plain(value: Any) -> Any:
+    """Return a value of a row as JSON can hold it."""
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
 def _plain(row: Row[Any]) -> Facts:
-    return {
-        key: value.isoformat() if isinstance(value, datetime) else value
-        for key, value in row._mapping.items()
-    }
+    return {key: plain(value) for key, value in row._mapping.items()}

@@ -97,6 +97,7 @@ association = Table(
     _text("outcome", CODE, default=None),
     Column("instances", Integer, nullable=False, default=0),
     Column("bytes", BigInteger, nullable=False, default=0),
+    Index("ix_association_closed_at", "closed_at"),
 )
 
 study = Table(
@@ -122,6 +123,8 @@ study = Table(
     _time("purged_at", nullable=True),
     Index("ix_study_state_look_at", "state", "look_at"),
     Index("ix_study_purged_at_last_at", "purged_at", "last_at"),
+    Index("ix_study_last_at", "last_at"),
+    Index("ix_study_state_last_at", "state", "last_at"),
 )
 
 series = Table(
@@ -238,6 +241,8 @@ job = Table(
     UniqueConstraint("series_id", "model_id", "generation"),
     Index("ix_job_state_due_at", "state", "due_at"),
     Index("ix_job_results_purged_at_updated_at", "results_purged_at", "updated_at"),
+    Index("ix_job_study_id", "study_id"),
+    Index("ix_job_updated_at", "updated_at"),
 )
 
 result = Table(
@@ -325,6 +330,7 @@ delivery = Table(
     UniqueConstraint("result_id", "destination"),
     Index("ix_delivery_state_destination_due_at", "state", "destination", "due_at"),
     Index("ix_delivery_job_id", "job_id"),
+    Index("ix_delivery_updated_at", "updated_at"),
 )
 
 destination = Table(
@@ -341,6 +347,8 @@ destination = Table(
     Column("last_delivery", Identity),
     _time("alarmed_at", nullable=True),
     _time("seen_at", nullable=True),
+    _time("paused_at", nullable=True),
+    _text("paused_by"),
     UniqueConstraint("node_id", "name"),
 )
 

@@ -49,7 +49,7 @@ def open_context(settings: Settings, name: str) -> Context:
     spool = Spool(settings.spool_folder, name)
     try:
         spool.create()
-        key = _patient_key(settings.patient_key_file)
+        key = secret_in(settings.patient_key_file)
     except OSError as error:
         raise DicomnodeError(f"storage cannot be used: {error}") from error
     ledger = Ledger(settings.ledger_url, settings.node.id)
@@ -61,8 +61,8 @@ def open_context(settings: Settings, name: str) -> Context:
     )
 
 
-def _patient_key(path: Path) -> bytes:
-    """Read the key that hashes patients, or make it, for this user's eyes only."""
+def secret_in(path: Path) -> bytes:
+    """Read a key, such as the one that hashes patients, or make it, for this user's eyes only."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     if not path.exists():
@@ -78,7 +78,7 @@ def _patient_key(path: Path) -> bytes:
             fresh.unlink()
     key = path.read_bytes()
     if len(key) < 16:
-        raise DicomnodeError(f"{path}: a patient key has at least 16 bytes, found {len(key)}")
+        raise DicomnodeError(f"{path}: a key has at least 16 bytes, found {len(key)}")
     return key
 
 

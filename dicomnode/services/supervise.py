@@ -9,15 +9,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
 from dicomnode.services.common import LIFELINE
+from dicomnode.settings import Settings
 
 log = logging.getLogger(__name__)
 
-ROLES = ("receive", "tick", "work", "send")
+ROLES = ("receive", "tick", "work", "send", "web")
 GRACE_SECONDS = 15.0
 RESTART_FIRST_SECONDS = 0.5
 RESTART_CEILING_SECONDS = 30.0
@@ -34,7 +37,17 @@ class _Child:
     failures: int = field(default=0)
 
 
-def supervise(config: Path) -> int:
+def roles_of(settings: Settings) -> tuple[str, ...]:
+    """Return the roles that `run` starts: the page only where it is wanted and installed."""
+    if not settings.web.enabled:
+        return tuple(role for role in ROLES if role != "web")
+    if find_spec("uvicorn") is None:
+        log.warning("WEB_NOT_INSTALLED", extra={"fields": {"extra": "dicomnode[web]"}})
+        return tuple(role for role in ROLES if role != "web")
+    return ROLES
+
+
+def supervise(config: Path, roles: Sequence[str]) -> int:
     """Run the roles until SIGTERM or SIGINT; return the exit code.
 
     A child's standard input is a pipe from here: it ends when this process does, however it ends,
@@ -47,7 +60,7 @@ def supervise(config: Path) -> int:
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    children = [_Child(role) for role in ROLES]
+    children = [_Child(role) for role in roles]
     while not stop.wait(0.1):
         for child in children:
             _keep_alive(child, config)

@@ -18,6 +18,7 @@ from dicomnode.domain.choosing import ChoosingPolicy
 from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.destinations import Destination
 from dicomnode.domain.outcomes import Backoff
+from dicomnode.domain.page import WebPolicy
 from dicomnode.domain.quality import QualityPolicy
 from dicomnode.domain.retention import RetentionPolicy
 from dicomnode.domain.retrieval import FetchPolicy
@@ -196,6 +197,7 @@ class Settings(_Section):
     send: Send = Send()
     storage: Storage = Storage()
     fetch: FetchPolicy = FetchPolicy()
+    web: WebPolicy = WebPolicy()
     limits: Limits = Limits()
     retention: RetentionPolicy = RetentionPolicy()
 
@@ -293,6 +295,11 @@ class Settings(_Section):
     @property
     def patient_key_file(self) -> Path:
         return self.storage.patient_key_file or self.folder / "patient.key"
+
+    @property
+    def users_file(self) -> Path:
+        """Who may sign in at the operator's page."""
+        return self.web.users_file or self.folder / "users.json"
 
     def assembly_of(self, name: str | None) -> AssemblyPolicy:
         """Return how long to wait for what comes from a peer."""

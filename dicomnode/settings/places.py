@@ -32,6 +32,7 @@ def place(settings: Settings, base: Path) -> Settings:
         }
     )
     tls = placed(settings.node.tls, "certificate", "key", "client_ca")
+    web = placed(settings.web, "certificate", "key", "users_file")
     peers = {
         name: peer.model_copy(update={"tls": placed(peer.tls, "ca", "certificate", "key")})
         for name, peer in settings.peers.items()
@@ -50,5 +51,6 @@ def place(settings: Settings, base: Path) -> Settings:
             "node": node,
             "peers": peers,
             "destinations": destinations,
+            "web": web,
         }
     )

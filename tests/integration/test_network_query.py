@@ -19,9 +19,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from small_ct import CT, encoded, instance
 
-from dicomnode.checks import query_peer
 from dicomnode.domain.holdings import StudyCount, StudyRecord
 from dicomnode.domain.outcomes import Done, Refuse, Retry
+from dicomnode.echoes import query_peer
 from dicomnode.errors import SettingsError
 from dicomnode.instances import file_prefix
 from dicomnode.network.query import (

@@ -15,9 +15,9 @@ from certificates import Authority
 from peers import DICOM_WEB_PLUGIN, HOST, Orthanc
 from sending_kit import Sending
 
-from dicomnode.checks import echo_destination
 from dicomnode.domain.outcomes import Done, Retry
 from dicomnode.domain.security import ServerTls
+from dicomnode.echoes import echo_destination
 from dicomnode.network import tls
 
 MakeSending = Callable[..., Sending]

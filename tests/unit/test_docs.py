@@ -226,8 +226,10 @@ NO_CODES = {
     "SERIES",
     "STUDY",
     "BOTH",  # a value of Quality Control Image
-    "GET",  # how a study is fetched
+    "GET",  # how a study is fetched; a method of HTTP
     "MOVE",
+    "POST",  # a method of HTTP
+    "DENY",  # values of its headers
     "PEER",  # how the help names an argument
     "RTSTRUCT",  # a value of Modality
     "HIGH",  # a value of Requested Procedure Priority

@@ -11,6 +11,7 @@ from dicomnode.domain import maps
 from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.quality import QualityPolicy
 from dicomnode.domain.reasons import REASONS, explain
+from dicomnode.domain.sayings import is_said
 from dicomnode.imaging import slices, stacks
 
 SOURCE = Path(dicomnode.__file__).parent
@@ -53,3 +54,15 @@ def test_explanations_are_sentences() -> None:
         assert len(sentence) >= 30
         assert explain(code) == sentence
     assert explain("SOMETHING_ELSE") == "SOMETHING_ELSE"
+
+
+def test_whatever_needs_a_person_has_words() -> None:
+    operating = (SOURCE.parent / "docs/operating.md").read_text()
+    codes_of_attention = {
+        code.strip("`")
+        for line in operating.splitlines()
+        if line.startswith("| `") and "attention" in line.split(" | ")[1]
+        for code in line.split(" | ")[0].strip("| ").split(", ")
+    }
+    assert len(codes_of_attention) > 20
+    assert {code for code in codes_of_attention if not is_said(code)} == set()

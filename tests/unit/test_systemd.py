@@ -16,7 +16,7 @@ from dicomnode.settings import Send
 FOLDER = Path(__file__).resolve().parents[2] / "systemd"
 SERVICES = {role: FOLDER / f"dicomnode-{role}.service" for role in ROLES}
 PROGRAM = "/opt/dicomnode/bin/dicomnode"
-MOST_EXPOSED = {"receive": 1.5, "tick": 1.5, "work": 1.8, "send": 1.5}
+MOST_EXPOSED = {"receive": 1.5, "tick": 1.5, "work": 1.8, "send": 1.5, "web": 1.5}
 """Exposure of `systemd-analyze security`, 0 (nothing) to 10 (all); 9.6 without any hardening."""
 
 

@@ -40,6 +40,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_association_node_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_association")),
     )
+    op.create_index("ix_association_closed_at", "association", ["closed_at"], unique=False)
     op.create_table(
         "study",
         sa.Column(
@@ -71,6 +72,8 @@ def upgrade() -> None:
     )
     op.create_index("ix_study_state_look_at", "study", ["state", "look_at"], unique=False)
     op.create_index("ix_study_purged_at_last_at", "study", ["purged_at", "last_at"], unique=False)
+    op.create_index("ix_study_last_at", "study", ["last_at"], unique=False)
+    op.create_index("ix_study_state_last_at", "study", ["state", "last_at"], unique=False)
     op.create_table(
         "stranger",
         sa.Column(
@@ -274,6 +277,8 @@ def upgrade() -> None:
         ["results_purged_at", "updated_at"],
         unique=False,
     )
+    op.create_index("ix_job_study_id", "job", ["study_id"], unique=False)
+    op.create_index("ix_job_updated_at", "job", ["updated_at"], unique=False)
     op.create_table(
         "result",
         sa.Column(
@@ -398,6 +403,7 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_delivery_job_id", "delivery", ["job_id"], unique=False)
+    op.create_index("ix_delivery_updated_at", "delivery", ["updated_at"], unique=False)
     op.create_index(
         "ix_delivery_state_destination_due_at",
         "delivery",
@@ -424,6 +430,8 @@ def upgrade() -> None:
         ),
         sa.Column("alarmed_at", UtcDateTime(), nullable=True),
         sa.Column("seen_at", UtcDateTime(), nullable=True),
+        sa.Column("paused_at", UtcDateTime(), nullable=True),
+        sa.Column("paused_by", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_destination_node_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_destination")),
         sa.UniqueConstraint("node_id", "name", name=op.f("uq_destination_node_id_name")),
