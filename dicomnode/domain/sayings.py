@@ -194,7 +194,7 @@ _SAYINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
         "PROMISE_NOT_TOLD": (
             "A sender that asked this node to keep its images could not be told the answer.",
-            "Does its peer have the right host and port? It may have to send again.",
+            "Host, port, firewall of the peer. What was promised is kept.",
         ),
         "WITHDRAW_BY_HAND": (
             "An archive has results that are withdrawn, and takes no rejection notes.",
