@@ -11,7 +11,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 OHIF := tests/viewers/ohif/package/dist/index.html
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo docs test npm test-viewer test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-gpu clean
+.PHONY: demo docs test npm test-viewer test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-gpu soak-kill clean
 
 demo: $(VENV)/.work
 	$(BIN)/dicomnode demo
@@ -87,6 +87,13 @@ bench-encode: $(VENV)/.test
 bench-receive: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_receive
 	DICOMNODE_LARGE=1 $(BIN)/python -m pytest -k gigabyte tests/integration/test_receive_load.py
+
+# kill -9 at random moments of a node under load; SEED=N kills the same again.
+KILLS ?= 100
+SEED ?= 0
+soak-kill: $(VENV)/.test
+	DICOMNODE_KILLS=$(KILLS) DICOMNODE_SEED=$(SEED) $(BIN)/python -m pytest -s -W ignore \
+	  tests/faults/test_rampage.py
 
 bench-gpu: $(VENV)/.test
 	$(BIN)/python -m pytest tests/unit/inference/test_engines.py -k cuda

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -122,13 +123,19 @@ class Node:
 
     # Processes
 
-    def start(self, *commands: str, timeout: float = 60.0) -> Node:
-        """Start commands (`run`, or single roles) and wait until every role says it is there."""
+    def start(self, *commands: str, timeout: float = 60.0, under: Sequence[str] = ()) -> Node:
+        """Start commands (`run`, or single roles) and wait until every role says it is there.
+
+        Args:
+            commands: each a process.
+            timeout: in seconds.
+            under: a program that runs them, as strace does.
+        """
         for command in commands or ("run",):
             mark = self.log.stat().st_size if self.log.exists() else 0
             with self.log.open("ab") as log:
                 self._processes[command] = subprocess.Popen(
-                    [sys.executable, "-m", "dicomnode", command, str(self.config)],
+                    [*under, sys.executable, "-m", "dicomnode", command, str(self.config)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -179,6 +186,21 @@ class Node:
         process.wait()
         wait_until(lambda: not any(map(is_alive, pids)), 30, "the roles have ended")
 
+    @property
+    def supervisor(self) -> int:
+        """The process id of `run`."""
+        return self._processes["run"].pid
+
+    def kill_all(self, pids: Sequence[int]) -> None:
+        """SIGKILL the process of `run` and those of its own that are named, as nearly at once."""
+        process = self._processes.pop("run")
+        process.kill()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+        wait_until(lambda: not any(map(is_alive, pids)), 30, "the processes have ended")
+
     def wait_for_role(self, role: str, *, other_than: int = 0, timeout: float = 30.0) -> int:
         """Wait until a role runs (again); return its process id."""
 
@@ -207,6 +229,13 @@ class Node:
                 process.wait()
         wrong = {command: code for command, code in codes.items() if code != 0}
         assert not wrong, f"exit codes after SIGTERM {wrong} (None: did not end):\n{tail(self.log)}"
+
+    def end_traced(self, role: str) -> None:
+        """End a role that runs under strace, which keeps SIGTERM from it."""
+        process = self._processes.pop(role)
+        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGTERM)
+        assert process.wait(60) == 0, tail(self.log)
 
     def close(self) -> None:
         """End whatever runs, without judging it, and leave the ledger."""
