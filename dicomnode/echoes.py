@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from dicomnode.domain.identifiers import derive_uid
 from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
 from dicomnode.domain.web import Web
@@ -23,6 +25,11 @@ def echo_destination(settings: Settings, name: str) -> Outcome:
     web = settings.destinations[name].web
     if web is not None:
         return _probe(web, settings.send.timeout_seconds)
+    folder = settings.destinations[name].folder
+    if folder is not None:
+        if os.access(folder, os.W_OK | os.X_OK):
+            return Done()
+        return Retry("FOLDER_UNAVAILABLE", f"{folder} is not there, or may not be written")
     peer = settings.peer_of(name)
     if peer is None or peer.port is None:
         return Refuse("NO_PORT", "the peer has no port")

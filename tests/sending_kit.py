@@ -22,6 +22,7 @@ from dicomnode.domain.identifiers import (
     SOPClassUID,
     TransferSyntaxUID,
 )
+from dicomnode.domain.plans import FILES, file_name
 from dicomnode.domain.records import StoredResult
 from dicomnode.domain.routing import Choice
 from dicomnode.instances import file_prefix
@@ -29,7 +30,7 @@ from dicomnode.ledger import Ledger, intake, jobs
 from dicomnode.ledger.schema import upgrade
 from dicomnode.ledger.tables import delivery, destination, event, result
 from dicomnode.services.common import Context
-from dicomnode.services.send import Sender
+from dicomnode.services.send import sender_of
 from dicomnode.settings import Settings, parse
 from dicomnode.spool import Spool
 
@@ -41,6 +42,7 @@ FORMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "sr": (COMPREHENSIVE_3D, ("seg",)),
     "sr-2": (COMPREHENSIVE, ("seg",)),
     "sr-alone": (COMPREHENSIVE_3D, ()),
+    **dict.fromkeys(FILES, ("", ())),
 }
 
 
@@ -92,7 +94,7 @@ class Sending:
             patient_key=b"key",
             stop=self.stop,
         )
-        self.sender = Sender(self.context, "archive")
+        self.sender = sender_of(self.context, "archive")
         self._numbers = itertools.count(1)
 
     def give(
@@ -126,14 +128,16 @@ class Sending:
             sop_class, refers_to = FORMS[name]
             uid = f"2.25.{job.id}.{position}"
             dataset = instance(
-                SOPClassUID=sop_class,
+                SOPClassUID=sop_class or SEGMENTATION,
                 SOPInstanceUID=uid,
                 StudyInstanceUID=study,
                 **(patient or {}),
             )
             dataset.PixelData = dataset.PixelData + bytes(size)
-            data = file_prefix(sop_class, uid, EXPLICIT) + encoded(dataset)
+            data = file_prefix(sop_class or SEGMENTATION, uid, EXPLICIT) + encoded(dataset)
             path = self.spool.result_path(job.id, f"{uid}.dcm")
+            if name in FILES:
+                data, path = f"{name} of {study}".encode(), f"results/{job.id}/{file_name(name)}"
             self.spool.write(path, data)
             made.append(
                 StoredResult(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, time
+from pathlib import PurePath
 from typing import ClassVar, Literal
 
 from dicomnode.domain.outcomes import Refuse
+from dicomnode.domain.plans import FILES
 from dicomnode.domain.profiles import PROFILES, in_order
 from dicomnode.domain.web import Web, check_web
 
@@ -59,7 +61,9 @@ class Destination:
     stow_user: str | None = None
     stow_password: str | None = None
     stow_ca: str | None = None
-    profile: Literal["pacs", "modern", "pictures", "rtstruct"] = "pacs"
+    folder: str | None = None
+    """Absolute path of a folder of this machine, in place of a peer."""
+    profile: Literal["pacs", "modern", "pictures", "rtstruct", "research"] = "pacs"
     """Which objects it gets."""
     objects: tuple[str, ...] = ()
     """The objects themselves; a profile then says nothing."""
@@ -80,8 +84,8 @@ class Destination:
     """After the last image of the series; what is later needs attention."""
 
     def __post_init__(self) -> None:
-        if self.peer is None and self.stow_url is None:
-            raise ValueError("@.peer: name a peer, or stow_url")
+        if self.peer is None and self.stow_url is None and self.folder is None:
+            raise ValueError("@.peer: name a peer, or stow_url, or folder")
         if self.web is not None:
             try:
                 check_web(self.web)
@@ -93,12 +97,28 @@ class Destination:
             raise ValueError("@.stow_url: is missing")
         if self.objects:
             _told("objects", in_order, self.objects)
+        self._check_folder()
         if self.window is not None:
             _told("window", parse_window, self.window)
         for name, most in (("max_mbit_per_second", 1e6), ("deliver_within_minutes", 1e5)):
             value = getattr(self, name)
             if value is not None and not 0 < value <= most:
                 raise ValueError(f"@.{name}: must be more than 0 and at most {most:g}")
+
+    def _check_folder(self) -> None:
+        if self.folder is None:
+            kinds = sorted(set(self.takes) & set(FILES))
+            if kinds:
+                raise ValueError(f"@.objects: {', '.join(kinds)}: no DICOM; for a folder only")
+            return
+        if not PurePath(self.folder).is_absolute():
+            raise ValueError("@.folder: expected an absolute path")
+        if self.peer is not None or self.stow_url is not None:
+            raise ValueError("@.folder: in place of peer and stow_url, and not beside them")
+        if self.iocm:
+            raise ValueError("@.iocm: a folder takes no rejection notes")
+        if self.wants_commitment:
+            raise ValueError("@.commitment: a folder gives none")
 
     @property
     def takes(self) -> tuple[str, ...]:

@@ -37,6 +37,13 @@ FILES = (NIFTI, STATISTICS, TABLE)
 FILE_NAMES: Mapping[str, str] = MappingProxyType(
     {NIFTI: "labels.nii.gz", STATISTICS: "statistics.json", TABLE: "structures.csv"}
 )
+
+
+def file_name(kind: str) -> str:
+    """Return how a result of a kind is called in a folder of results."""
+    return FILE_NAMES.get(kind, f"{kind}.dcm")
+
+
 DEFAULT_OBJECTS = (SEG, PREVIEW, SR)
 DEFAULT_SERIES_NUMBER_BASE = 99000
 
@@ -167,7 +174,7 @@ class ResultInstance:
     @property
     def file_name(self) -> str:
         """How it is called in a folder of results."""
-        return FILE_NAMES.get(self.kind, f"{self.kind}.dcm")
+        return file_name(self.kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

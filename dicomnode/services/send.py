@@ -29,6 +29,7 @@ from dicomnode.network.scu import ConnectError, StorageAssociation, associate
 from dicomnode.network.stow import SecretError, StowService, find_credentials
 from dicomnode.services.asking import Asker
 from dicomnode.services.common import Context, beat_until_stopped, role
+from dicomnode.services.folders import FolderSender
 from dicomnode.services.promising import Promiser
 from dicomnode.services.scrutiny import Scrutiny
 from dicomnode.settings import Peer, Settings
@@ -286,6 +287,12 @@ def _jitter() -> float:
     return random.random()  # noqa: S311 - no secret
 
 
+def sender_of(context: Context, name: str) -> Sender | FolderSender:
+    """Return what brings results to a destination."""
+    folder = context.settings.destinations[name].folder
+    return Sender(context, name) if folder is None else FolderSender(context, name, Path(folder))
+
+
 def run(settings: Settings) -> None:
     """Send until the role is to stop."""
     with role(settings, NAME) as context:
@@ -293,7 +300,9 @@ def run(settings: Settings) -> None:
             count = deliveries.take_back(tx)
         if count:
             log.warning("DELIVERIES_TAKEN_BACK", extra={"fields": {"count": count}})
-        loops = {name: Sender(context, name).run_until_stopped for name in settings.destinations}
+        loops = {
+            name: sender_of(context, name).run_until_stopped for name in settings.destinations
+        }
         if any(peer.commit_here for peer in settings.peers.values()):
             loops["storage commitment"] = Promiser(context).run_until_stopped
         failed: list[BaseException] = []

@@ -17,7 +17,7 @@ from typing import Self
 
 from dicomnode.domain.alternatives import needed, reports
 from dicomnode.domain.outcomes import Refuse, Retry
-from dicomnode.domain.plans import DEFAULT_OBJECTS, Analysis, Plan, ResultInstance
+from dicomnode.domain.plans import DEFAULT_OBJECTS, FILES, Analysis, Plan, ResultInstance
 from dicomnode.domain.records import Job, StoredResult
 from dicomnode.domain.routing import may_receive
 from dicomnode.engines.local import LocalEngine, Stopped
@@ -154,7 +154,8 @@ class Worker:
         spool.write(label_map, analysis.label_map)
         stored = []
         for position, item in enumerate(analysis.results):
-            path = spool.result_path(job.id, f"{item.sop_instance_uid}.dcm")
+            name = item.file_name if item.kind in FILES else f"{item.sop_instance_uid}.dcm"
+            path = spool.result_path(job.id, name)
             digest, size = _store(spool, path, item)
             if item.picture:
                 spool.write(spool.result_path(job.id, f"{item.kind}.png"), item.picture)
@@ -207,13 +208,14 @@ class Worker:
             if name not in self._settings.destinations:
                 refused.append(name)
                 continue
+            terms = self._settings.destinations[name]
             may = may_receive(
                 host=self._settings.host_of(name),
-                allow_demo=self._settings.destinations[name].allow_demo,
+                allow_demo=terms.allow_demo,
                 demonstration=demonstration,
             )
             if may:
-                allowed[name] = self._settings.destinations[name].takes
+                allowed[name] = terms.takes
             else:
                 refused.append(name)
         return allowed, refused

@@ -340,13 +340,16 @@ class Settings(_Section):
         )
 
     def peer_of(self, destination: str) -> Peer | None:
-        """Return the peer that stands behind a destination; a DICOMweb service need have none."""
+        """Return the peer that stands behind a destination; a DICOMweb service need have none, and a
+        folder has none."""
         name = self.destinations[destination].peer
         return None if name is None else self.peers[name]
 
     def host_of(self, destination: str) -> str:
-        """Return the host that results for a destination go to."""
+        """Return the host that results for a destination go to; a folder is on this machine."""
         where = self.destinations[destination]
+        if where.folder is not None:
+            return "localhost"
         if where.stow_url is not None:
             return host_of(where.stow_url)
         return "" if where.peer is None else self.peers[where.peer].host

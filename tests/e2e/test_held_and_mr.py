@@ -39,7 +39,7 @@ def prone_taken_for_supine() -> list[bytes]:
 
 def held_and_delivered(status: Status) -> bool:
     states = sorted(row["state"] for row in status["deliveries"])
-    return states == ["DELIVERED"] * 3 + ["HELD"] * 3
+    return states == ["DELIVERED"] * 6 + ["HELD"] * 3
 
 
 def test_what_contradicts_its_headers_waits_and_mr_is_analysed_by_rule(
@@ -47,12 +47,20 @@ def test_what_contradicts_its_headers_waits_and_mr_is_analysed_by_rule(
 ) -> None:
     write_model(tmp_path / "models", model_id="tiny-ct", code_table="total_v1_104", patch=PATCH)
     write_mr_model(tmp_path / "models")
+    research = tmp_path / "research"
+    research.mkdir()
     rules = [
-        {"name": kind, "when": {"modality": [kind]}, "model": model, "destinations": ["archive"]}
-        for kind, model in (("CT", "tiny-ct"), ("MR", "tiny-mr"))
+        {"name": kind, "when": {"modality": [kind]}, "model": model, "destinations": to}
+        for kind, model, to in (
+            ("CT", "tiny-ct", ["archive"]),
+            ("MR", "tiny-mr", ["archive", "research"]),
+        )
     ]
+    more = {"research": {"folder": str(research), "profile": "research"}}
     folders = {"model_folders": [str(tmp_path / "models")]}
-    new = node("run", archive=orthanc, overrides={"rules": rules, "work": folders})
+    new = node(
+        "run", archive=orthanc, overrides={"rules": rules, "work": folders, "destinations": more}
+    )
     dcmtk.storescu(new.port, write(tmp_path / "mr", mr_series(signal())))
     dcmtk.storescu(new.port, write(tmp_path / "ct", prone_taken_for_supine()))
     status = new.wait_for(held_and_delivered, timeout=120)
@@ -63,9 +71,12 @@ def test_what_contradicts_its_headers_waits_and_mr_is_analysed_by_rule(
     assert any("the spine lies where" in text for text in by_model["tiny-ct"]["findings"])
     assert {event["code"] for event in new.events(study)} >= {"SPINE_NOT_AT_BACK", "CONTENT_HELD"}
     assert set(orthanc.results(by_model["tiny-mr"]["study_uid"])) == {"SEG", "OT", "SR"}
+    (placed,) = research.glob("*/*/tiny-mr")
+    names = {"labels.nii.gz", "statistics.json", "structures.csv"}
+    assert {path.name for path in placed.iterdir()} == names
 
     command = [sys.executable, "-m", "dicomnode", "release", study, "--reason", "looked at it"]
     subprocess.run([*command, "-c", str(new.config)], check=True, timeout=60)
-    new.wait_for(are_delivered(6), timeout=60)
+    new.wait_for(are_delivered(9), timeout=60)
     assert set(orthanc.results(study)) == {"SEG", "OT", "SR"}
     assert new.attention() == []

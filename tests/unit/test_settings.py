@@ -88,7 +88,8 @@ def _at(values: Any, key: str) -> Any:
 def test_every_key_that_it_names_in_a_comment_is_known() -> None:
     text, count = COMMENTED_KEY.subn(r"\1\2", PACKAGED.read_text())
     assert count >= 10
-    settings = parse(text, PACKAGED)
+    # A folder stands in place of a peer, and not beside it.
+    settings = parse(re.sub(r" +folder: .*\n(?= +objects)", "", text), PACKAGED)
     assert settings.storage.ledger is not None
     assert settings.rules[0].when.sending_ae == ("MODALITY",)
 
@@ -411,6 +412,20 @@ def test_an_unknown_key_is_told_with_the_known_ones(text: str, fault: str) -> No
         ("rules:\n  - name: a", "2: rules.0.model: is missing"),
         ("rules: {name: a}", "1: rules: Input should be a valid"),
         ("node: [1]", "1: node: Input should be a valid"),
+        (
+            PEERS + "  x: {peer: PACS, folder: /srv}",
+            "5: destinations.x.folder: in place of peer and stow_url, and not beside them",
+        ),
+        (PEERS + "  x: {}", "5: destinations.x.peer: name a peer, or stow_url, or folder"),
+        (PEERS + "  x: {folder: srv}", "5: destinations.x.folder: expected an absolute path"),
+        (
+            PEERS + "  x: {peer: PACS, objects: [seg, table, nifti]}",
+            "5: destinations.x.objects: nifti, table: no DICOM; for a folder only",
+        ),
+        (
+            PEERS + "  x: {folder: /srv, iocm: true}",
+            "5: destinations.x.iocm: a folder takes no rejection notes",
+        ),
         (
             "peers:\n  P: {ae_title: P, host: h}\ndestinations:\n  d:\n    peer: Q",
             "5: destinations.d.peer: no peer is named 'Q' (peers: P)",
