@@ -340,7 +340,7 @@ class Settings(_Section):
         )
 
     def peer_of(self, destination: str) -> Peer | None:
-        """Return the peer that stands behind a destination; a DICOMweb service need have none, and a
+        """Return the peer behind a destination; a DICOMweb service need have none, a
         folder has none."""
         name = self.destinations[destination].peer
         return None if name is None else self.peers[name]
