@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pydicom
 import pytest
+from analysis_kit import ConstantPredictor, model_card, plan
+from ledger_kit import QUIET_SECONDS, claimed, close, header, receive
 from sending_kit import Sending
 
 from dicomnode.checks import echo_destination
+from dicomnode.demo.series import write_series
+from dicomnode.domain.alternatives import needed
 from dicomnode.domain.plans import FILES
+from dicomnode.domain.routing import Choice
 from dicomnode.ledger import actions
 from dicomnode.ledger.tables import delivery
+from dicomnode.pipeline import analyze
+from dicomnode.services.work import Worker
 
 PLACE = Path("1.2.1/1.2.1.3/demo")
 
@@ -138,6 +148,34 @@ def test_held_results_wait_for_a_person(sending: Callable[..., Sending], folder:
         assert actions.release_study(tx, "1.2.1", "somebody", "looked at it")
     one.send()
     assert len(files_in(folder)) == 3
+
+
+def test_what_an_analysis_gives_arrives(sending: Callable[..., Sending], folder: Path) -> None:
+    hu = np.full((20, 24, 16), -1000, np.int16)
+    hu[4:16, 4:18] = 50
+    files = write_series(hu, np.diag([-2.0, -2.0, 3.0, 1.0]))
+    first = pydicom.dcmread(BytesIO(files[0]))
+    study, series = str(first.StudyInstanceUID), str(first.SeriesInstanceUID)
+    one = sending()
+    receive(one.ledger, header(str(first.SOPInstanceUID), study=study, series=series))
+    one.clock.forward(QUIET_SECONDS)
+    choice = Choice(model="demo", rule="all", destinations=("archive",), why="", stat=False)
+    assert close(one.ledger, choose=lambda _series: choice) == 1
+    job = claimed(one.ledger)
+    worker = Worker(one.context, None, "cpu")  # type: ignore[arg-type]
+    (profile,) = worker._profiles(job)
+    analysis = analyze(
+        files,
+        plan(job_id=str(job.id), objects=needed(profile)),
+        predictor=ConstantPredictor({5: (slice(2, 9), slice(3, 9), slice(4, 9))}),
+        card=model_card((2.0, 2.0, 3.0), demonstration=True),
+    )
+    assert worker._record(job, analysis) == "DONE"
+    one.send()
+    assert set(one.states().values()) == {"DELIVERED"}
+    found = files_in(folder / study / series / "demo")
+    assert found == {item.file_name: item.data for item in analysis.results}
+    assert len(found) == 3
 
 
 def test_echo_says_whether_the_folder_is_there(
