@@ -300,9 +300,7 @@ def run(settings: Settings) -> None:
             count = deliveries.take_back(tx)
         if count:
             log.warning("DELIVERIES_TAKEN_BACK", extra={"fields": {"count": count}})
-        loops = {
-            name: sender_of(context, name).run_until_stopped for name in settings.destinations
-        }
+        loops = {name: sender_of(context, name).run_until_stopped for name in settings.destinations}
         if any(peer.commit_here for peer in settings.peers.values()):
             loops["storage commitment"] = Promiser(context).run_until_stopped
         failed: list[BaseException] = []

@@ -14,11 +14,11 @@ from analysis_kit import ConstantPredictor, model_card, plan
 from ledger_kit import QUIET_SECONDS, claimed, close, header, receive
 from sending_kit import Sending
 
-from dicomnode.checks import echo_destination
 from dicomnode.demo.series import write_series
 from dicomnode.domain.alternatives import needed
 from dicomnode.domain.plans import FILES
 from dicomnode.domain.routing import Choice
+from dicomnode.echoes import echo_destination
 from dicomnode.ledger import actions
 from dicomnode.ledger.tables import delivery
 from dicomnode.pipeline import analyze
