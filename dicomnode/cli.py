@@ -85,7 +85,7 @@ def receive(config: Config = None, config_option: ConfigOption = None) -> None:
     from dicomnode.services import receive as service
 
     logs.set_up("receive")
-    service.run(_settings(config, config_option))
+    service.run(_settings(config, config_option), find_config(config or config_option))
 
 
 @app.command()
@@ -94,7 +94,7 @@ def tick(config: Config = None, config_option: ConfigOption = None) -> None:
     from dicomnode.services import tick as service
 
     logs.set_up("tick")
-    service.run(_settings(config, config_option))
+    service.run(_settings(config, config_option), find_config(config or config_option))
 
 
 @app.command()
@@ -103,7 +103,7 @@ def work(config: Config = None, config_option: ConfigOption = None) -> None:
     from dicomnode.services import work as service
 
     logs.set_up("work")
-    service.run(_settings(config, config_option))
+    service.run(_settings(config, config_option), find_config(config or config_option))
 
 
 @app.command()
@@ -112,7 +112,7 @@ def send(config: Config = None, config_option: ConfigOption = None) -> None:
     from dicomnode.services import send as service
 
     logs.set_up("send")
-    service.run(_settings(config, config_option))
+    service.run(_settings(config, config_option), find_config(config or config_option))
 
 
 @app.command()

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,7 @@ from types import FrameType
 from dicomnode.errors import DicomnodeError, LedgerError
 from dicomnode.ledger import Ledger, intake, presence
 from dicomnode.ledger.schema import upgrade
+from dicomnode.services.reloading import reload_on_hangup
 from dicomnode.settings import Settings
 from dicomnode.spool import Spool
 
@@ -29,15 +30,20 @@ LIFELINE = "DICOMNODE_LIFELINE"
 BEAT_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Context:
     """What a role works with."""
 
     settings: Settings
+    """Another object after a reload, and never changed itself: keep it for one piece of work."""
     spool: Spool
     ledger: Ledger
     patient_key: bytes
     stop: threading.Event
+    remark: str = ""
+    """What `status` says of the role beside what it does."""
+    on_reload: list[Callable[[], None]] = field(default_factory=list)
+    """Called after the settings have changed."""
 
 
 def open_context(settings: Settings, name: str) -> Context:
@@ -83,8 +89,14 @@ def secret_in(path: Path) -> bytes:
 
 
 @contextmanager
-def role(settings: Settings, name: str) -> Iterator[Context]:
-    """Run a role: hold its place, end on SIGTERM, SIGINT or with the supervisor, say it lives."""
+def role(settings: Settings, name: str, config: Path | None = None) -> Iterator[Context]:
+    """Run a role: hold its place, end on SIGTERM, SIGINT or with the supervisor, say it lives.
+
+    Args:
+        settings: what it begins with.
+        name: of the role.
+        config: where they were read from, and are again at SIGHUP.
+    """
     context = open_context(settings, name)
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -97,6 +109,8 @@ def role(settings: Settings, name: str) -> Iterator[Context]:
     with context.spool.only(name):
         with context.ledger.transaction() as tx:
             presence.start(tx, name, os.getpid())
+        if config is not None:
+            reload_on_hangup(context, config)
         log.info("ROLE_STARTED", extra={"fields": {"pid": os.getpid()}})
         try:
             yield context
@@ -129,6 +143,7 @@ def beat_until_stopped(context: Context, name: str, doing: Callable[[], str]) ->
 
 def beat(context: Context, name: str, doing: str) -> None:
     """Say once that the role lives; a ledger that is away is logged and no reason to end."""
+    doing = f"{doing}; {context.remark}" if context.remark else doing
     try:
         with context.ledger.transaction() as tx:
             presence.beat(tx, name, os.getpid(), doing)

@@ -49,6 +49,7 @@ from dicomnode.services.messages import (
     Welcome,
 )
 from dicomnode.services.strangers import Strangers
+from dicomnode.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -85,15 +86,18 @@ class Desk:
     """Decides on what the acceptors ask, and makes each decision durable before it is told."""
 
     def __init__(self, context: Context) -> None:
-        self._settings = context.settings
-        self._rules = context.settings.association_rules
+        self._context = context
         self._spool = context.spool
         self._ledger = context.ledger
         self._strangers = Strangers(context.ledger)
         self._open: Counter[str] = Counter()
-        self._policies: dict[str | None, AssemblyPolicy] = {}
         self._owed: list[Item] = []
         self.is_stopping = False
+
+    @property
+    def _settings(self) -> Settings:
+        """Those that apply now: an association that is open may see them change."""
+        return self._context.settings
 
     @property
     def open_associations(self) -> int:
@@ -183,7 +187,7 @@ class Desk:
         now_open = OpenAssociations(
             in_all=self.open_associations, of_peer=self._open, is_stopping=self.is_stopping
         )
-        answer = decide(request, self._rules, now_open)
+        answer = decide(request, self._settings.association_rules, now_open)
         if isinstance(answer, Rejected):
             item.reply = answer
             return
@@ -356,9 +360,7 @@ class Desk:
         rejections.consider(tx, header, decision, self._policy(seat), trusted=trusted)
 
     def _policy(self, seat: Seat) -> AssemblyPolicy:
-        if seat.sender not in self._policies:
-            self._policies[seat.sender] = self._settings.assembly_of(seat.sender)
-        return self._policies[seat.sender]
+        return self._settings.assembly_of(seat.sender)
 
 
 def _batch(items: Sequence[Item]) -> tuple[list[tuple[Item, Store]], list[Item]]:

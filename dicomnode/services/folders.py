@@ -14,6 +14,7 @@ import os
 import random
 import time
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -41,17 +42,24 @@ FILE_MODE, FOLDER_MODE = 0o640, 0o750
 class FolderSender:
     """Brings what is due to one folder."""
 
-    def __init__(self, context: Context, destination: str, folder: Path) -> None:
+    def __init__(
+        self,
+        context: Context,
+        destination: str,
+        folder: Path,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._context = context
+        self._is_over = is_over
         self._settings = context.settings
         self._destination = destination
         self._terms = context.settings.destinations[destination]
         self._folder = folder
 
     def run_until_stopped(self) -> None:
-        """Deliver until the role is to stop."""
+        """Deliver until the role is to stop, or these settings are no longer those that apply."""
         look_at = 0.0
-        while not self._context.stop.is_set():
+        while not (self._context.stop.is_set() or self._is_over()):
             try:
                 self.send_due()
                 if time.monotonic() >= look_at:
@@ -64,7 +72,7 @@ class FolderSender:
     def send_due(self) -> None:
         """Deliver what is due, as long as the folder is there."""
         name = self._destination
-        while not self._context.stop.is_set():
+        while not (self._context.stop.is_set() or self._is_over()):
             with self._context.ledger.transaction() as tx:
                 if not self._terms.is_open(tx.now.astimezone()):
                     return

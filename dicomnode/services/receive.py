@@ -16,6 +16,7 @@ import selectors
 import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from dicomnode.errors import SettingsError
@@ -183,7 +184,7 @@ def _plan(
     )
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, config: Path | None = None) -> None:
     """Receive until the role is to stop.
 
     Raises:
@@ -192,7 +193,7 @@ def run(settings: Settings) -> None:
     node = settings.node
     if node.tls is not None and (faults := tls.faults_of_server(node.tls)):
         raise SettingsError("\n".join(f"node.tls.{key}: {fault}" for key, fault in faults))
-    with role(settings, NAME) as context:
+    with role(settings, NAME, config) as context:
         allow_many_files()
         desk = Desk(context)
         check_spool(context, desk)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from dicomnode.deflating import transcode, transfer_syntaxes
@@ -29,6 +30,7 @@ from dicomnode.network.scu import ConnectError, StorageAssociation, associate
 from dicomnode.network.stow import SecretError, StowService, find_credentials
 from dicomnode.services.asking import Asker
 from dicomnode.services.common import Context, beat_until_stopped, role
+from dicomnode.services.crew import Crew
 from dicomnode.services.folders import FolderSender
 from dicomnode.services.promising import Promiser
 from dicomnode.services.scrutiny import Scrutiny
@@ -46,8 +48,11 @@ MAX_CONTEXTS = 126
 class Sender:
     """Brings what is due to one destination."""
 
-    def __init__(self, context: Context, destination: str) -> None:
+    def __init__(
+        self, context: Context, destination: str, is_over: Callable[[], bool] = lambda: False
+    ) -> None:
         self._context = context
+        self._is_over = is_over
         self._settings = context.settings
         self._destination = destination
         self._terms = context.settings.destinations[destination]
@@ -56,9 +61,9 @@ class Sender:
         self._pace = Pace(self._terms.max_mbit_per_second)
 
     def run_until_stopped(self) -> None:
-        """Send until the role is to stop."""
+        """Send until the role is to stop, or these settings are no longer those that apply."""
         look_at = 0.0
-        while not self._context.stop.is_set():
+        while not (self._context.stop.is_set() or self._is_over()):
             try:
                 self.send_due()
                 if time.monotonic() >= look_at:
@@ -146,7 +151,7 @@ class Sender:
     ) -> None:
         """Send what is due, one after the other, until nothing is or it cannot go on."""
         scrutiny = Scrutiny(self._context, self._destination)
-        while can_go_on() and not self._context.stop.is_set():
+        while can_go_on() and not (self._context.stop.is_set() or self._is_over()):
             delivery = self._claim()
             if delivery is None:
                 return
@@ -287,44 +292,56 @@ def _jitter() -> float:
     return random.random()  # noqa: S311 - no secret
 
 
-def sender_of(context: Context, name: str) -> Sender | FolderSender:
+def sender_of(
+    context: Context, name: str, is_over: Callable[[], bool] = lambda: False
+) -> Sender | FolderSender:
     """Return what brings results to a destination."""
     folder = context.settings.destinations[name].folder
-    return Sender(context, name) if folder is None else FolderSender(context, name, Path(folder))
+    if folder is None:
+        return Sender(context, name, is_over)
+    return FolderSender(context, name, Path(folder), is_over)
 
 
-def run(settings: Settings) -> None:
+def _bring(context: Context, name: str) -> None:
+    """Send to one destination as long as there is one of that name.
+
+    What is on its way when the settings change arrives by the old ones.
+    """
+    while not context.stop.is_set():
+        settings = context.settings
+        if name not in settings.destinations:
+            return
+        kept = replace(context, settings=settings)
+        sender_of(kept, name, partial(_has_others, context, settings)).run_until_stopped()
+
+
+def _has_others(context: Context, settings: Settings) -> bool:
+    return context.settings is not settings
+
+
+def _loops(context: Context) -> dict[str, Callable[[], None]]:
+    settings = context.settings
+    loops = {name: partial(_bring, context, name) for name in settings.destinations}
+    if any(peer.commit_here for peer in settings.peers.values()):
+        return {**loops, "storage commitment": Promiser(context).run_until_stopped}
+    return {**loops}
+
+
+def run(settings: Settings, config: Path | None = None) -> None:
     """Send until the role is to stop."""
-    with role(settings, NAME) as context:
+    with role(settings, NAME, config) as context:
         with context.ledger.transaction() as tx:
             count = deliveries.take_back(tx)
         if count:
             log.warning("DELIVERIES_TAKEN_BACK", extra={"fields": {"count": count}})
-        loops = {name: sender_of(context, name).run_until_stopped for name in settings.destinations}
-        if any(peer.commit_here for peer in settings.peers.values()):
-            loops["storage commitment"] = Promiser(context).run_until_stopped
-        failed: list[BaseException] = []
-        threads = [
-            threading.Thread(target=_guarded, args=(loop, context, failed), name=name)
-            for name, loop in loops.items()
-        ]
-        for thread in threads:
-            thread.start()
+        crew = Crew(context, partial(_loops, context))
+
+        def doing() -> str:
+            crew.keep()  # again: after a reload there may be others
+            return f"{len(context.settings.destinations)} destinations"
+
+        crew.keep()
         try:
-            beat_until_stopped(context, NAME, lambda: f"{len(settings.destinations)} destinations")
+            beat_until_stopped(context, NAME, doing)
         finally:
-            context.stop.set()
-            for thread in threads:
-                thread.join()
-        if failed:
-            raise failed[0]
-
-
-def _guarded(loop: Callable[[], None], context: Context, failed: list[BaseException]) -> None:
-    """Run a destination's loop; where it ends by a fault the role does, and is started again."""
-    try:
-        loop()
-    except BaseException as error:
-        failed.append(error)
-        context.stop.set()
-        raise
+            crew.end()

@@ -48,7 +48,7 @@ def roles_of(settings: Settings) -> tuple[str, ...]:
 
 
 def supervise(config: Path, roles: Sequence[str]) -> int:
-    """Run the roles until SIGTERM or SIGINT; return the exit code.
+    """Run the roles until SIGTERM or SIGINT; return the exit code. SIGHUP is handed on to them.
 
     A child's standard input is a pipe from here: it ends when this process does, however it ends,
     and the child with it. No role is left behind to hold the port.
@@ -61,6 +61,14 @@ def supervise(config: Path, roles: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     children = [_Child(role) for role in roles]
+
+    def hang_up(number: int, _frame: FrameType | None) -> None:
+        for child in children:
+            if child.process is not None:
+                child.process.send_signal(number)
+
+    if not sys.stdin.isatty():  # a terminal that goes away ends what runs on it
+        signal.signal(signal.SIGHUP, hang_up)
     while not stop.wait(0.1):
         for child in children:
             _keep_alive(child, config)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -32,6 +34,10 @@ NAME = "tick"
 CLOSE_EVERY_SECONDS = 1.0
 LEASES_EVERY_SECONDS = 2.0
 ASK_EVERY_SECONDS = 1.0
+ASKING = "ask "
+"""Before the name of a peer: what asks it."""
+MAX_THREADS = 256
+"""Started when they are needed."""
 WITHDRAW_EVERY_SECONDS = 2.0
 
 
@@ -70,26 +76,44 @@ def _guarded(context: Context, act: Callable[[Context], int]) -> None:
         log.exception("STORAGE_FAILED")
 
 
-def run(settings: Settings) -> None:
+def _ask_whom_to_ask(context: Context, scheduler: BackgroundScheduler) -> None:
+    """Have every archive asked that may be, and no other one."""
+    settings = context.settings
+    for job in scheduler.get_jobs():
+        if job.id.startswith(ASKING):
+            job.remove()
+    for name, peer in settings.peers.items():
+        if peer.query and peer.accept:
+            ask = Asker(replace(context, settings=settings), name).ask
+            _every(scheduler, ASK_EVERY_SECONDS, context, ask, ASKING + name)
+
+
+def _every(
+    scheduler: BackgroundScheduler,
+    seconds: float,
+    context: Context,
+    act: Callable[[Context], int],
+    name: str,
+) -> None:
+    options = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+    scheduler.add_job(_guarded, "interval", [context, act], seconds=seconds, id=name, **options)
+
+
+def run(settings: Settings, config: Path | None = None) -> None:
     """Tick until the role is to stop."""
-    with role(settings, NAME) as context:
-        askers = [
-            Asker(context, name)
-            for name, peer in settings.peers.items()
-            if peer.query and peer.accept
-        ]
+    with role(settings, NAME, config) as context:
         # A thread for each: an archive that does not answer must not keep a study from closing.
-        threads = ThreadPoolExecutor(4 + len(askers))
+        threads = ThreadPoolExecutor(MAX_THREADS)
         scheduler = BackgroundScheduler(timezone="UTC", executors={"default": threads})
-        options = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         for seconds, act in (
             (CLOSE_EVERY_SECONDS, close_due_studies),
             (LEASES_EVERY_SECONDS, take_back_jobs),
             (WITHDRAW_EVERY_SECONDS, withdraw_due),
             (RETAIN_EVERY_SECONDS, retain),
-            *((ASK_EVERY_SECONDS, asker.ask) for asker in askers),
         ):
-            scheduler.add_job(_guarded, "interval", [context, act], seconds=seconds, **options)
+            _every(scheduler, seconds, context, act, act.__name__)
+        _ask_whom_to_ask(context, scheduler)
+        context.on_reload.append(lambda: _ask_whom_to_ask(context, scheduler))
         _guarded(context, finish_purges)
         scheduler.start()
         try:

@@ -83,6 +83,7 @@ class Worker:
             self._engine.close()
 
     def _run_one(self) -> bool:
+        self._settings = self._context.settings  # the same until this job is done
         with self._context.ledger.transaction() as tx:
             job = jobs.claim(tx, self._worker, self._lease, self._not_models)
             predecessors = () if job is None else jobs.predecessors(tx, job)
@@ -329,9 +330,9 @@ def left_to_others(settings: Settings, chosen: tuple[str, ...]) -> dict[str, fro
     return for_others(models, chosen, ram_gib=ram_memory_gib(), gpus_gib=gpus)
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, config: Path | None = None) -> None:
     """Work until the role is to stop, with a worker and an analysis process a device."""
-    with role(settings, NAME) as context:
+    with role(settings, NAME, config) as context:
         chosen = devices(settings.work.devices)
         not_models = left_to_others(settings, chosen)
         workers = [

@@ -50,8 +50,13 @@ def run(settings: Settings, config: Path) -> None:
     Raises:
         DicomnodeError: the port cannot be had, or the role's storage cannot be used.
     """
-    with role(settings, NAME) as context:
+    with role(settings, NAME, config) as context:
         site = site_of(settings, context.ledger, context.spool, config)
+
+        def renew() -> None:
+            site.settings = context.settings
+
+        context.on_reload.append(renew)
         server = uvicorn.Server(_configuration(settings, site))
         serving = threading.Thread(target=_serve, args=(server, context), name="uvicorn")
         site.fetcher.start()

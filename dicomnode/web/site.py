@@ -25,11 +25,12 @@ TRIES, TRY_SECONDS = 5, 300.0
 TRIES_OF_ADDRESS = 30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Site:
     """What every request works with."""
 
     settings: Settings
+    """Others after a reload."""
     ledger: Ledger
     spool: Spool
     users: Users
