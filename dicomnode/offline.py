@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,8 +85,7 @@ def segment_folder(
             quality=quality,
             objects=(*PROFILES[profile], *(FILES if research else ())),
         )
-        output.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".unfinished-", dir=output) as unfinished:
+        with _made(output), TemporaryDirectory(prefix=".unfinished-", dir=output) as unfinished:
             plan = replace(plan, results_folder=unfinished)
             try:
                 analysis = _analyze(analyzer, files, plan, uid, console)
@@ -97,6 +98,18 @@ def segment_folder(
         _report(analysis, output / uid, console)
     if len(refusals) == len(series):
         raise refusals[0]
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder, and take it away again if nothing has come of it."""
+    existed = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if not existed and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def read_folder(folder: Path) -> dict[str, list[Path]]:

@@ -79,7 +79,7 @@ def test_segment_refuses_with_a_reason_and_an_exit_code(tmp_path: Path, test_dat
         (["segment", ".", "-o", "out", "--model", "nonesuch"], "nonesuch"),
         (
             ["segment", ".", "-o", "out", "--profile", "nonesuch"],
-            "expected one of pacs, pictures, rtstruct",
+            "expected one of pacs, modern, pictures, rtstruct",
         ),
         (["check", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],

@@ -40,7 +40,7 @@ def test_every_role_dies_at_its_work(node: Callable[..., Node], orthanc: Orthanc
         _receive_dies_while_it_arrives(running, wires)
         running.kill("tick")  # while the study is open: its deadline is in the ledger
         _work_dies_while_it_analyses(running)
-        proxy.hold_after(200_000)  # in the midst of the SEG
+        proxy.hold_after(10_000)  # in the midst of the SEG, which goes deflated
         _send_dies_while_it_sends(running, proxy, orthanc)
         status = running.wait_for(are_delivered(3), timeout=120)
 
