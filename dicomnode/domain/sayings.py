@@ -121,8 +121,9 @@ _SAYINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "See the reason.",
         ),
         "WORKER_CRASHED": ("The analysis ended by itself.", "See the log of the role work."),
-        "WORKER_KILLED": (
-            "The system ended the analysis, usually for lack of memory.",
+        "WORKER_KILLED": ("The analysis was killed.", "See the system's log for who did it."),
+        "WORKER_OUT_OF_MEMORY": (
+            "The system ended the analysis for lack of memory.",
             "More memory, or keep such large series out by a rule.",
         ),
         "WORKER_DIED": ("The worker died and was started again.", "See its log."),

@@ -53,6 +53,7 @@ class LocalEngine:
         self._process: Any = None
         self._connection: Connection | None = None
         self._count = 0
+        self._oom_kills: int | None = None
 
     def analyze(
         self,
@@ -78,6 +79,7 @@ class LocalEngine:
         """
         connection = self._ensure()
         self._count += 1
+        self._oom_kills = oom_kills()
         try:
             connection.send(_Request(tuple(paths), plan))
             answer = self._await(connection, progress, keep_going, every_seconds)
@@ -150,10 +152,27 @@ class LocalEngine:
         code = process.exitcode
         self.close()
         if code == -signal.SIGKILL:
-            return EngineError(
-                "WORKER_KILLED", "the analysis process was killed, as by a lack of memory"
-            )
+            before, now = self._oom_kills, oom_kills()
+            if before is not None and now is not None and now > before:
+                return EngineError(
+                    "WORKER_OUT_OF_MEMORY",
+                    "the analysis process was killed while the kernel killed for lack of memory",
+                )
+            return EngineError("WORKER_KILLED", "the analysis process was killed by signal 9")
         return EngineError("WORKER_CRASHED", f"the analysis process ended with exit code {code}")
+
+
+def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int | None:
+    """Return how many processes the kernel has killed for lack of memory since it started.
+
+    `oom_kill` of /proc/vmstat counts those of control groups as well (Linux 4.13). None where it
+    cannot be known.
+    """
+    try:
+        lines = vmstat.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
 
 
 def give_way() -> None:
