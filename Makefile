@@ -16,8 +16,11 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 demo: $(VENV)/.work
 	$(BIN)/dicomnode demo
 
+# What runs nodes and kills them has the machine for itself; the rest runs in two processes.
+ALONE := tests/e2e tests/faults
 test: $(VENV)/.test npm
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore %); first=$$?; \
+	$(BIN)/python -m pytest $(ALONE) && exit $$first
 
 # The viewer's decoder, for the tests; those are skipped by name where there is no npm.
 NPM := tests/viewers/node_modules/.package-lock.json
