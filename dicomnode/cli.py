@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from dicomnode import __version__, logs
+from dicomnode import __version__, facts_cli, logs
 from dicomnode.domain.plans import ModelOptions
 from dicomnode.errors import DicomnodeError, Refusal, SettingsError
 from dicomnode.models_cli import app as models_app
@@ -39,6 +39,8 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(users_app, name="users")
+for _command in facts_cli.COMMANDS:
+    app.command()(_command)
 out = Console()
 err = Console(stderr=True)
 

@@ -27,18 +27,7 @@ def print_overview(console: Console, facts: Facts) -> None:
             "last sign": lambda r: _time(r["seen_at"]),
         },
     )
-    _print(
-        console,
-        "Studies",
-        facts["studies"],
-        {
-            "Study Instance UID": lambda r: r["study_uid"],
-            "state": lambda r: " ".join(filter(None, (r["state"], r["hold_reason"]))),
-            "instances": lambda r: str(r["instances"]),
-            "last instance": lambda r: _time(r["last_at"]),
-            "closes": lambda r: _time(r["due_at"]) or r["closed_by"] or "",
-        },
-    )
+    print_studies(console, facts["studies"])
     _print(
         console,
         "Series",
@@ -53,21 +42,7 @@ def print_overview(console: Console, facts: Facts) -> None:
             "why": lambda r: r["choice"],
         },
     )
-    _print(
-        console,
-        "Jobs",
-        facts["jobs"],
-        {
-            "job": lambda r: str(r["id"]),
-            "model": lambda r: r["model_id"],
-            "state": lambda r: r["state"],
-            "stage": lambda r: _stage(r),
-            "tries": lambda r: str(r["attempt"]),
-            "reason": lambda r: ": ".join(filter(None, (r["reason"], r["detail"]))),
-            "findings": _codes,
-            "changed": lambda r: _time(r["updated_at"]),
-        },
-    )
+    print_jobs(console, facts["jobs"])
     if facts["fetches"]:
         _print(
             console,
@@ -100,10 +75,50 @@ def print_overview(console: Console, facts: Facts) -> None:
                 "last success": lambda r: _time(r["seen_at"]),
             },
         )
+    print_deliveries(console, facts["deliveries"])
+
+
+def print_studies(console: Console, rows: Sequence[Facts]) -> None:
+    """Print studies: state, how much came, when they close."""
+    _print(
+        console,
+        "Studies",
+        rows,
+        {
+            "Study Instance UID": lambda r: r["study_uid"],
+            "state": lambda r: " ".join(filter(None, (r["state"], r["hold_reason"]))),
+            "instances": lambda r: str(r["instances"]),
+            "last instance": lambda r: _time(r["last_at"]),
+            "closes": lambda r: _time(r["due_at"]) or r["closed_by"] or "",
+        },
+    )
+
+
+def print_jobs(console: Console, rows: Sequence[Facts]) -> None:
+    """Print analyses: how far they are, and what came of them."""
+    _print(
+        console,
+        "Jobs",
+        rows,
+        {
+            "job": lambda r: str(r["id"]),
+            "model": lambda r: r["model_id"],
+            "state": lambda r: r["state"],
+            "stage": lambda r: _stage(r),
+            "tries": lambda r: str(r["attempt"]),
+            "reason": lambda r: ": ".join(filter(None, (r["reason"], r["detail"]))),
+            "findings": _codes,
+            "changed": lambda r: _time(r["updated_at"]),
+        },
+    )
+
+
+def print_deliveries(console: Console, rows: Sequence[Facts]) -> None:
+    """Print what goes to destinations: state, tries, why not."""
     _print(
         console,
         "Deliveries",
-        facts["deliveries"],
+        rows,
         {
             "delivery": lambda r: str(r["id"]),
             "job": lambda r: str(r["job_id"]),
@@ -116,6 +131,43 @@ def print_overview(console: Console, facts: Facts) -> None:
             "next try": lambda r: _time(r["due_at"]) if r["state"] == "PENDING" else "",
         },
     )
+
+
+def print_probe(console: Console, facts: Facts) -> None:
+    """Print what a destination takes, and what it would get of its profile."""
+    said = f"{facts['destination']}: {facts['called_ae']} at {facts['address']}: {facts['answer']}"
+    _said(console, f"{said} {facts['detail']}".rstrip())
+    if "objects" not in facts:
+        return
+    _said(console, f"TLS: {facts['tls'] or 'no'}")
+    _said(console, f"C-ECHO: {facts['echo']}")
+    _said(console, f"storage commitment: {'offered' if facts['commitment'] else 'not offered'}")
+    _print(
+        console,
+        "Objects",
+        facts["objects"],
+        {
+            "object": lambda r: r["kind"],
+            "SOP Class": lambda r: r["sop_class"],
+            "accepted in": lambda r: ", ".join(r["accepts"]) or "not at all",
+            "would be sent in": lambda r: r["sent_in"] or "-",
+        },
+    )
+    _print(
+        console,
+        "What it would get",
+        facts["profile"],
+        {
+            "of its profile": lambda r: r["wanted"],
+            "object": lambda r: r["gets"] or "nothing",
+            "SOP Class": lambda r: r["sop_class"] or "-",
+            "refers to": lambda r: ", ".join(r["refers_to"]),
+        },
+    )
+
+
+def _said(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _delivered_object(row: Facts) -> str:

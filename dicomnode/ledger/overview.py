@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -57,15 +58,32 @@ def overview(tx: Transaction, *, limit: int = 20, rules: AssociationRules | None
         ),
         "destinations": destinations.listing(tx),
         "strangers": [] if rules is None else strangers.listing(tx, rules, limit),
-        "studies": _studies(tx, limit),
+        "studies": _rows(tx, _studies(limit)),
         "series": _rows(tx, _series().order_by(series.c.last_at.desc()).limit(limit)),
-        "jobs": _jobs(tx, limit),
-        "deliveries": _deliveries(tx, limit),
+        "jobs": _rows(tx, _jobs(limit)),
+        "deliveries": _rows(tx, _deliveries(limit)),
         "fetches": [_fetch(row, tx.now) for row in tx.connection.execute(_fetches(limit))],
         "associations": _rows(
             tx, select(association).order_by(association.c.id.desc()).limit(limit)
         ),
     }
+
+
+def listing(tx: Transaction, what: str, *, states: Sequence[str], limit: int) -> list[Facts]:
+    """Return studies, jobs or deliveries, newest first.
+
+    Args:
+        tx: the transaction to look in.
+        what: study, job or delivery.
+        states: only in these; none: in all.
+        limit: rows at most.
+    """
+    statement, column = {
+        "study": (_studies(limit), study.c.state),
+        "job": (_jobs(limit), job.c.state),
+        "delivery": (_deliveries(limit), delivery.c.state),
+    }[what]
+    return _rows(tx, statement.where(column.in_(states)) if states else statement)
 
 
 def events_of(tx: Transaction, study_uid: str) -> list[Facts]:
@@ -110,7 +128,7 @@ def _fetch(row: Row[Any], now: datetime) -> Facts:
     return facts
 
 
-def _studies(tx: Transaction, limit: int) -> list[Facts]:
+def _studies(limit: int) -> Select[Any]:
     members = (
         select(func.count())
         .select_from(instance)
@@ -118,8 +136,7 @@ def _studies(tx: Transaction, limit: int) -> list[Facts]:
         .where(series.c.study_id == study.c.id)
         .scalar_subquery()
     )
-    return _rows(
-        tx,
+    return (
         select(
             study.c.study_uid,
             study.c.state,
@@ -133,7 +150,7 @@ def _studies(tx: Transaction, limit: int) -> list[Facts]:
             members.label("instances"),
         )
         .order_by(study.c.last_at.desc())
-        .limit(limit),
+        .limit(limit)
     )
 
 
@@ -165,9 +182,8 @@ def _series() -> Select[Any]:
     ).join(study, study.c.id == series.c.study_id)
 
 
-def _jobs(tx: Transaction, limit: int) -> list[Facts]:
-    return _rows(
-        tx,
+def _jobs(limit: int) -> Select[Any]:
+    return (
         select(
             job.c.id,
             study.c.study_uid,
@@ -192,13 +208,12 @@ def _jobs(tx: Transaction, limit: int) -> list[Facts]:
         .join(study, study.c.id == job.c.study_id)
         .join(series, series.c.id == job.c.series_id)
         .order_by(job.c.id.desc())
-        .limit(limit),
+        .limit(limit)
     )
 
 
-def _deliveries(tx: Transaction, limit: int) -> list[Facts]:
-    return _rows(
-        tx,
+def _deliveries(limit: int) -> Select[Any]:
+    return (
         select(
             delivery.c.id,
             delivery.c.job_id,
@@ -220,7 +235,7 @@ def _deliveries(tx: Transaction, limit: int) -> list[Facts]:
         )
         .join(result, result.c.id == delivery.c.result_id)
         .order_by(delivery.c.id.desc())
-        .limit(limit),
+        .limit(limit)
     )
 
 

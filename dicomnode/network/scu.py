@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,15 @@ class StorageAssociation:
     def is_alive(self) -> bool:
         """Whether it can still be used."""
         return bool(self._association.is_established)
+
+    @property
+    def tls(self) -> str | None:
+        """The version of TLS and the cipher suite; None: there is no TLS."""
+        transport = getattr(self._association.dul.socket, "socket", None)
+        if not isinstance(transport, ssl.SSLSocket):
+            return None
+        cipher = transport.cipher()
+        return f"{transport.version()}, {cipher[0] if cipher else '-'}"
 
     def takes(self, sop_class: str, transfer_syntax: str) -> bool:
         """Whether the peer accepted a Presentation Context for the pair."""
