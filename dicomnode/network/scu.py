@@ -139,8 +139,18 @@ class StorageAssociation:
         association.dimse_timeout = None
         association.network_timeout = None
         _limit(connection, None)
+
+        progress = self._progress
+
+        def is_over() -> bool:
+            if not progress.is_over():
+                return False
+            # Whoever waits for the response goes on, even where the connection is gone already.
+            association.dimse.msg_queue.put((None, None))
+            return True
+
         try:
-            with cut_off(association, self._progress.is_over):
+            with cut_off(association, is_over):
                 yield
         finally:
             self._progress = None

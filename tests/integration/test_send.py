@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from archives import COMPREHENSIVE_3D, PICTURE, SEGMENTATION, ScriptedArchive
 from ledger_kit import rows
-from peers import Orthanc
+from peers import Orthanc, wait_until
 from proxies import Proxy
 from pydicom.uid import ExplicitVRLittleEndian
 from sending_kit import Sending
@@ -272,6 +272,22 @@ def test_a_transfer_under_way_does_not_keep_the_node_from_stopping(
         kit.stop.set()
         thread.join(10)
         assert not thread.is_alive()
+    assert set(kit.states().values()) == {"PENDING"}
+
+
+def test_a_connection_that_breaks_in_the_midst_ends_the_attempt(
+    archive: MakeArchive, sending: MakeSending
+) -> None:
+    there = archive()
+    with Proxy(there.port) as proxy:
+        proxy.hold_after(100_000)
+        kit = sending(proxy.port, send={"timeout_seconds": 30.0})
+        kit.give("seg", profile=("seg",), size=3_000_000)
+        thread = threading.Thread(target=kit.send)
+        thread.start()
+        wait_until(lambda: proxy.is_holding, 10, "it is on its way")
+    thread.join(10)
+    assert not thread.is_alive()
     assert set(kit.states().values()) == {"PENDING"}
 
 
