@@ -96,7 +96,7 @@ KILLS ?= 100
 SEED ?= 0
 soak-kill: $(VENV)/.test
 	DICOMNODE_KILLS=$(KILLS) DICOMNODE_SEED=$(SEED) $(BIN)/python -m pytest -s -W ignore \
-	  tests/faults/test_rampage.py
+	  tests/faults/test_rampage.py tests/faults/test_disk.py
 
 bench-gpu: $(VENV)/.test
 	$(BIN)/python -m pytest tests/unit/inference/test_engines.py -k cuda

@@ -67,7 +67,10 @@ def purge_study(
     count, size = tx.connection.execute(
         select(func.count(), func.coalesce(func.sum(instance.c.size), 0)).where(here)
     ).one()
-    tx.connection.execute(instance.update().where(here).values(purged_at=tx.now))
+    # What is promised at this very moment stays.
+    tx.connection.execute(
+        instance.update().where(here, instance.c.promised_at.is_(None)).values(purged_at=tx.now)
+    )
     tx.connection.execute(study.update().where(study.c.id == study_id).values(purged_at=tx.now))
     tx.event("PURGED", detail=f"{count} instances, {size} bytes", study=study_id)
     return None

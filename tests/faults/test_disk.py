@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -130,6 +131,7 @@ def test_a_full_disk_under_the_ledger_loses_nothing(
     assert names(here) == acknowledged | {"1.2.3.100"}
 
 
+@pytest.mark.skipif("DICOMNODE_KILLS" not in os.environ, reason="runs with `make soak-kill`")
 def test_results_wait_for_room(node: Callable[..., Node], small: Small) -> None:
     """An analysis whose results cannot be written is done again, and nothing is left half."""
     ledger = f"sqlite:///{small.folder.parent}/elsewhere.sqlite"
