@@ -19,6 +19,7 @@ from types import FrameType
 from dicomnode.errors import DicomnodeError, LedgerError
 from dicomnode.ledger import Ledger, intake, presence
 from dicomnode.ledger.schema import upgrade
+from dicomnode.services.notifying import ALIVE, READY, STOPPING, notify
 from dicomnode.services.reloading import reload_on_hangup
 from dicomnode.settings import Settings
 from dicomnode.spool import Spool
@@ -115,6 +116,7 @@ def role(settings: Settings, name: str, config: Path | None = None) -> Iterator[
         try:
             yield context
         finally:
+            notify(STOPPING)
             _leave(context, name)
             context.ledger.close()
             log.info("ROLE_ENDED")
@@ -137,6 +139,7 @@ def _watch_lifeline(stop: threading.Event) -> None:
 
 def beat_until_stopped(context: Context, name: str, doing: Callable[[], str]) -> None:
     """Say every few seconds that the role lives and what it does, until it is to stop."""
+    notify(READY)
     while not context.stop.wait(BEAT_SECONDS):
         beat(context, name, doing())
 
@@ -144,6 +147,7 @@ def beat_until_stopped(context: Context, name: str, doing: Callable[[], str]) ->
 def beat(context: Context, name: str, doing: str) -> None:
     """Say once that the role lives; a ledger that is away is logged and no reason to end."""
     doing = f"{doing}; {context.remark}" if context.remark else doing
+    notify(ALIVE, status=doing)
     try:
         with context.ledger.transaction() as tx:
             presence.beat(tx, name, os.getpid(), doing)

@@ -38,6 +38,7 @@ from dicomnode.services.messages import (
     Message,
     Stored,
 )
+from dicomnode.services.notifying import READY, notify
 from dicomnode.services.recovery import check_spool
 from dicomnode.services.writing import Writer
 from dicomnode.settings import Settings
@@ -75,6 +76,7 @@ class Reception:
     def run_until_stopped(self) -> None:
         """Serve until the role is to stop."""
         self._writer.start()
+        notify(READY)
         while not self._context.stop.is_set():
             self._turn()
 

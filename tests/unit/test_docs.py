@@ -222,6 +222,7 @@ NO_CODES = {
     "DICOMNODE_LIFELINE",
     "DICOMNODE_WEIGHTS",
     "NAME",  # the same
+    "NOTIFY_SOCKET",
     "IMAGE",  # values of Query/Retrieve Level
     "SERIES",
     "STUDY",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode.services import receive, work
+from dicomnode.services.common import BEAT_SECONDS
 from dicomnode.services.supervise import ROLES
 from dicomnode.settings import Send
 
@@ -87,6 +88,10 @@ def test_a_role_is_exposed_to_little(role: str, units: Path) -> None:
 def test_a_unit_runs_its_role_for_its_user_and_restarts_it(role: str) -> None:
     unit = settings_of(SERVICES[role])
     assert unit["ExecStart"] == [f"{PROGRAM} {role} /etc/dicomnode/dicomnode.yaml"]
+    assert unit["Type"] == ["notify"]
+    assert float(unit["WatchdogSec"][0]) >= 10 * BEAT_SECONDS
+    assert "AF_UNIX" in unit["RestrictAddressFamilies"][0], "where it tells that it is ready"
+    assert unit["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
     assert unit["User"] == ["dicomnode"]
     assert unit["StateDirectory"] == ["dicomnode"]
     assert unit["UMask"] == ["0077"]
