@@ -11,7 +11,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 OHIF := tests/viewers/ohif/package/dist/index.html
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo docs test npm test-viewer test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-gpu soak-kill clean
+.PHONY: demo docs test npm test-viewer test-web test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-web bench-gpu soak-kill clean
 
 demo: $(VENV)/.work
 	$(BIN)/dicomnode demo
@@ -48,6 +48,10 @@ $(OHIF): tests/viewers/ohif.sha512
 	  && sha512sum --check --quiet ../ohif.sha512 \
 	  && tar xzf ohif-app-$(OHIF_VERSION).tgz && rm ohif-app-$(OHIF_VERSION).tgz
 	touch $@
+
+# The operator's page in a real browser, on a node with real traffic: a minute. Needs chromium.
+test-web: $(VENV)/.test
+	DICOMNODE_BROWSER=1 $(BIN)/python -m pytest tests/web
 
 # Thousands of histories of studies through the ledger: minutes.
 test-histories: $(VENV)/.test
@@ -97,6 +101,10 @@ SEED ?= 0
 soak-kill: $(VENV)/.test
 	DICOMNODE_KILLS=$(KILLS) DICOMNODE_SEED=$(SEED) $(BIN)/python -m pytest -s -W ignore \
 	  tests/faults/test_rampage.py tests/faults/test_disk.py
+
+# The page with 100,000 studies; fails where an answer takes more than 300 ms.
+bench-web: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_web
 
 bench-gpu: $(VENV)/.test
 	$(BIN)/python -m pytest tests/unit/inference/test_engines.py -k cuda

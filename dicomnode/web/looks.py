@@ -113,7 +113,8 @@ def told(rows: list[Facts]) -> list[Facts]:
         means = saying(code)
         row["says"], row["todo"] = means.what, means.todo
         other = row.get("delivery_reason") or row.get("reason")
-        row["because"] = saying(other).what if row.get("code") and other else ""
+        because = saying(other if row.get("code") else None)
+        row["because"], row["todo"] = because.what, because.todo or row["todo"]
     return rows
 
 
