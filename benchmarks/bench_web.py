@@ -2,8 +2,8 @@
 
     make bench-web
 
-The ledger is made here: studies over a year, three series and ten instances each, one job, three
-results, three deliveries, ten events; 1 in 200 failed. A `dicomnode web` of its own is asked
+The ledger is made here: studies over a year, three series and six instances each, one job, three
+results, three deliveries, six events; 1 in 200 failed. A `dicomnode web` of its own is asked
 over HTTP.
 """
 
@@ -40,7 +40,7 @@ from dicomnode.ledger.tables import (
 from dicomnode.users import Users
 
 STUDIES = 100_000
-SERIES, INSTANCES, EVENTS = 3, 10, 10
+SERIES, INSTANCES, EVENTS = 3, 6, 6
 BATCH = 5_000
 MOST_MS = 300.0
 TIMES = 12

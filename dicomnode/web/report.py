@@ -8,6 +8,7 @@ from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 
 from dicomnode.quiet import quiet_pydicom
 
@@ -19,8 +20,11 @@ FINDING_SITE = "363698007"
 LATERALITY = "272741003"
 VOLUME = "118565006"
 ATTENUATION = "112031"
-MEAN, DEVIATION = "373098007", "386136009"
+DERIVED = {"373098007": "mean", "386136009": "deviation"}
+"""What is shown of the ways in which the attenuation is derived."""
 DERIVATION = "121401"
+
+UNREADABLE = (OSError, ValueError, AttributeError, InvalidDicomError)
 
 Facts = dict[str, Any]
 
@@ -35,7 +39,7 @@ def measurements(path: Path) -> list[Facts] | None:
     try:
         with quiet_pydicom():
             return [_group(item) for item in _groups(pydicom.dcmread(path))]
-    except (OSError, ValueError, AttributeError, KeyError, IndexError) as error:
+    except (*UNREADABLE, KeyError, IndexError) as error:
         name = type(error).__name__
         log.warning("REPORT_UNREADABLE", extra={"fields": {"path": path.name, "error": name}})
         return None
@@ -65,10 +69,10 @@ def _group(group: Dataset) -> Facts:
         elif code == VOLUME:
             facts["volume_ml"] = _number(item)[0]
         elif code == ATTENUATION:
-            how = next((_code_value(one) for one in _under(item, DERIVATION)), MEAN)
-            value, unit = _number(item)
-            facts["deviation" if how == DEVIATION else "mean"] = value
-            facts["unit"] = unit
+            # The same quantity stands there several times, each derived in another way.
+            how = next((_code_value(one) for one in _under(item, DERIVATION)), "")
+            if how in DERIVED:
+                facts[DERIVED[how]], facts["unit"] = _number(item)
     facts["name"] = f"{facts['name']}, {side.lower()}" if side else facts["name"]
     return facts
 
@@ -107,7 +111,7 @@ def patient(path: Path) -> dict[str, str] | None:
         with quiet_pydicom():
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(PATIENT))
             return {name: str(header.get(name, "")) for name in PATIENT}
-    except (OSError, ValueError, AttributeError) as error:
+    except UNREADABLE as error:
         name = type(error).__name__
         log.warning("IMAGE_UNREADABLE", extra={"fields": {"error": name}})
         return None
