@@ -67,7 +67,9 @@ ConfigOption = Annotated[
 
 
 def _settings(argument: Path | None, option: Path | None) -> Settings:
-    return load(argument or option)
+    settings = load(argument or option)
+    logs.set_format(settings.log.format)
+    return settings
 
 
 @app.command()
@@ -124,7 +126,7 @@ def web(config: Config = None, config_option: ConfigOption = None) -> None:
 
     logs.set_up("web")
     path = find_config(config or config_option).absolute()
-    serving.run(load(path), path)
+    serving.run(_settings(path, None), path)
 
 
 @app.command()

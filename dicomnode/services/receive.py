@@ -38,7 +38,7 @@ from dicomnode.services.messages import (
     Message,
     Stored,
 )
-from dicomnode.services.notifying import READY, notify
+from dicomnode.services.notifying import ALIVE, READY, notify
 from dicomnode.services.recovery import check_spool
 from dicomnode.services.writing import Writer
 from dicomnode.settings import Settings
@@ -77,8 +77,13 @@ class Reception:
         """Serve until the role is to stop."""
         self._writer.start()
         notify(READY)
+        alive_at = 0.0
         while not self._context.stop.is_set():
             self._turn()
+            # Not by the writer alone: it may have to wait long for a ledger that is away.
+            if time.monotonic() >= alive_at:
+                notify(ALIVE)
+                alive_at = time.monotonic() + BEAT_SECONDS
 
     def let_end(self, grace_seconds: float) -> None:
         """Accept nobody new, let open associations end, abort those that do not in time."""

@@ -181,6 +181,13 @@ class Receive(_Section):
     """Processes that speak with the peers; not set: one a CPU core, at most 4."""
 
 
+class Log(_Section):
+    """What the roles write to standard error."""
+
+    format: Literal["text", "json"] = "text"
+    """json: an object a line, for programs that collect logs."""
+
+
 class Settings(_Section):
     """All that the configuration says."""
 
@@ -199,6 +206,7 @@ class Settings(_Section):
     fetch: FetchPolicy = FetchPolicy()
     web: WebPolicy = WebPolicy()
     limits: Limits = Limits()
+    log: Log = Log()
     retention: RetentionPolicy = RetentionPolicy()
 
     @model_validator(mode="after")

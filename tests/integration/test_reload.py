@@ -119,5 +119,5 @@ def test_what_goes_only_with_what_waits_waits_too() -> None:
 
 
 def test_every_section_is_decided_on() -> None:
-    waits = {"node", "receive", "work", "storage", "limits", "web"}
+    waits = {"node", "receive", "work", "storage", "limits", "web", "log"}
     assert set(RELOADED) | waits == set(Settings.model_fields), "decide whether it can be reloaded"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -93,3 +94,25 @@ def test_pydicom_does_not_quote_patients_into_the_log(capsys: pytest.CaptureFixt
 def test_setting_up_again_writes_no_line_twice(capsys: pytest.CaptureFixture[str]) -> None:
     logs.set_up("one")
     assert line(capsys, "EVENT").count("EVENT") == 1
+
+
+def test_json_lines_hold_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(logs.FORMAT, raising=False)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    logs.set_up("work")
+    logs.set_format("json")
+    try:
+        raise ValueError("odd")
+    except ValueError:
+        fields = {"uid": "1.2", "said": "a\nb=c", "count": 3}
+        logging.getLogger("x").exception("EVENT", extra={"fields": fields})
+    (line,) = capsys.readouterr().err.splitlines()
+    said = json.loads(line)
+    assert (said["level"], said["role"], said["event"]) == ("error", "work", "EVENT")
+    assert said["fields"] == fields
+    assert said["exception"].endswith("ValueError: odd")
+    logs.set_up("send")  # as a process does that is started from here
+    logging.getLogger("x").info("NEXT")
+    assert json.loads(capsys.readouterr().err)["role"] == "send"
