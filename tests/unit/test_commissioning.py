@@ -212,13 +212,14 @@ def test_a_code_table_has_every_structure(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_check_names_rules_whose_model_is_not_ready(tmp_path: Path) -> None:
-    settings = parse(
+    config = tmp_path / "c.yaml"
+    config.write_text(
         f"work: {{weights_folder: {tmp_path}}}\n"
-        "rules: [{name: a, model: total-v1-fast}, {name: b, model: demo}]",
-        tmp_path / "c.yaml",
+        "rules: [{name: a, model: total-v1-fast}, {name: b, model: demo}]"
     )
-    (fault,) = checks.check_models(settings, Path("c.yaml"))
-    assert fault.startswith("c.yaml: rules.0.model: ")
+    (fault,) = checks.check_models(parse(config.read_text(), config), config)
+    assert fault.startswith(f"{config}:2:")
+    assert ": rules.0.model: " in fault
     assert "dicomnode models install total-v1-fast" in fault
 
 
