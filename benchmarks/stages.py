@@ -59,7 +59,7 @@ def stages(paths: Sequence[Path], folder: Path) -> None:
 def _arrive(path: Path, spool: Spool, headers: Headers, seconds: dict[str, float]) -> Store:
     data = path.read_bytes()
     syntax, start = split_file(data)
-    tmp = spool.tmp / path.name
+    tmp = spool.take_place()
     view = memoryview(data)[start:]
 
     def timed(name: str, since: float) -> float:
@@ -68,7 +68,7 @@ def _arrive(path: Path, spool: Spool, headers: Headers, seconds: dict[str, float
         return now
 
     at = time.perf_counter()
-    with tmp.open("xb", buffering=0) as file:
+    with tmp.open("wb", buffering=0) as file:
         for place in range(0, len(view), FRAGMENT):
             file.write(view[place : place + FRAGMENT])
         at = timed("write to the temporary file (as it arrives)", at)

@@ -46,6 +46,8 @@ def fetch_studies(
     codes = set()
     with context.spool.only(service.NAME), _stopped_by_signals(context):
         context.spool.clear_tmp()
+        for path in context.spool.left_arriving():
+            path.unlink()  # what a fetch that died had in hand, and nobody was told of
         for one in wanted:
             if context.stop.is_set():
                 codes.add(FAILED)

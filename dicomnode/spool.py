@@ -1,6 +1,7 @@
 """Bytes: where they lie, and how they get there so that they stay.
 
-    tmp/<role>/                             what a role is writing; emptied when it starts
+    arriving/<role>/                        what is being received, or was and waits for its row
+    tmp/<role>/                             what else a role is writing; emptied when it starts
     instances/<study>/<series>/<sop>.dcm    what was received, named by validated UIDs
     results/<job>/<sop>.dcm, labels.npz     what was computed
     quarantine/<name>.dcm, .json            what could not be used, and why
@@ -45,6 +46,7 @@ class Spool:
     def __init__(self, root: Path, role: str = "tool") -> None:
         self.root = root
         self.tmp = root / "tmp" / role
+        self.arriving = root / "arriving" / role
         self.instances = root / "instances"
         self.results = root / "results"
         self.quarantine = root / "quarantine"
@@ -109,7 +111,7 @@ class Spool:
     def _make_places(self) -> None:
         try:
             made = [self._make_place(synced=False) for _ in range(PLACES)]
-            _sync_folder(self.tmp)
+            _sync_folder(self.arriving)
         except OSError:
             made = []  # who takes a place next makes it himself, and hears why that cannot be
         with self._lock:
@@ -117,15 +119,16 @@ class Spool:
             self._is_making_places = False
 
     def _make_place(self, *, synced: bool = True) -> Path:
-        path = self.tmp / uuid.uuid4().hex
+        self._make_folder(self.arriving)
+        path = self.arriving / uuid.uuid4().hex
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         if synced:
-            _sync_folder(self.tmp)
+            _sync_folder(self.arriving)
         return path
 
-    def unfinished(self) -> list[Path]:
-        """Return what a dead writer of this role left."""
-        return sorted(self.tmp.iterdir())
+    def left_arriving(self) -> list[Path]:
+        """Return what was arriving when this role's last process ended."""
+        return sorted(self.arriving.iterdir()) if self.arriving.is_dir() else []
 
     def write_tmp(self, chunks: Iterable[bytes]) -> Path:
         """Write a temporary file and synchronise it."""

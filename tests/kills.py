@@ -272,7 +272,7 @@ def prove(load: Load, orthanc: Orthanc) -> Counter[str]:
         assert sum(one.Modality == "SEG" for one in datasets) == len(reports)
         found["studies"] += 1
         found["superseded"] += len(reports) - 1
-    left = [path for path in (load.node.spool / "tmp" / "receive").iterdir() if path.is_file()]
+    left = [path for path in (load.node.spool / "arriving" / "receive").iterdir() if path.is_file()]
     found["unfinished files"] = sum(path.stat().st_size > 0 for path in left)
     assert not found["unfinished files"]
     return found

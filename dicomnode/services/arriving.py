@@ -90,7 +90,7 @@ class ArrivingInstance:
         self._was_asked = False
         self._is_expected = False
         self._reader = house.headers.begin(request.transfer_syntax_uid)
-        self._tmp = house.spool.tmp
+        self._tmp = house.spool.arriving
         self._prefix = _prefix(request)
         self._block = bytearray()
         self._size = 0

@@ -310,7 +310,7 @@ class Desk:
             patients.setdefault(header.study_uid, header.patient_key)
             kept = restored if reply.fate is Fate.RESTORE else arrivals
             kept.append(self._arrival(item.seat, store, reply, path))
-            published.append((self._spool.tmp / store.tmp, path))
+            published.append((self._spool.arriving / store.tmp, path))
         if arrivals:
             intake.add_all(tx, arrivals)
         for arrival in restored:
@@ -328,7 +328,7 @@ class Desk:
         It came over two associations at once, or another node took it at the same moment, or its
         row was written before a crash and its file's name was not.
         """
-        path = self._spool.tmp / store.tmp
+        path = self._spool.arriving / store.tmp
         if isinstance(decision, Compare) or decision.fate in KEPT:
             return
         if decision.fate is Fate.DROP:

@@ -72,8 +72,8 @@ def check_spool(context: Context, desk: Desk, *, unknown_results: bool = False) 
             ones that it has forgotten; else only those of jobs that it has not.
     """
     found = Recovered()
-    removed = registered = 0
-    for path in context.spool.unfinished():
+    removed, registered = context.spool.clear_tmp(), 0
+    for path in context.spool.left_arriving():
         if _register_sealed(context, desk, path):
             registered += 1
             continue

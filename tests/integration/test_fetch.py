@@ -111,7 +111,7 @@ def check(fetched: Node, study: Path, method: str) -> None:
         fetched.document["peers"]["ARCHIVE"]["ae_title"]
     }
     assert fetched.attention() == []
-    left = (fetched.spool / "tmp" / "fetch").iterdir()
+    left = (fetched.spool / "arriving" / "fetch").glob("*")
     assert [path for path in left if path.stat().st_size] == []
 
 
@@ -346,7 +346,7 @@ def test_it_may_be_stopped_or_die_and_is_done_again(
     done = run(fetched)
     assert done.out == f"{STUDY}: {count} instances from ARCHIVE by C-GET\n"
     assert fetched.status()["counts"]["instances"] == count
-    left = (fetched.spool / "tmp" / "fetch").iterdir()
+    left = (fetched.spool / "arriving" / "fetch").glob("*")
     assert [path for path in left if path.stat().st_size] == []
     assert [row["state"] for row in fetched.status()["fetches"]] == [
         "FETCHED",

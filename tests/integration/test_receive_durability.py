@@ -36,7 +36,7 @@ def names(node: Node) -> set[str]:
 def sealed(node: Node) -> set[str]:
     """Of the instances whose bytes are sealed and whose rows are still to be written."""
     found = set()
-    for path in (node.spool / "tmp" / "receive").iterdir():
+    for path in (node.spool / "arriving" / "receive").iterdir():
         if seals.decode(path.read_bytes()[: seals.PREAMBLE_BYTES]) is not None:
             found.add(str(pydicom.dcmread(path).SOPInstanceUID))
     return found
@@ -44,9 +44,9 @@ def sealed(node: Node) -> set[str]:
 
 def unfinished(node: Node) -> list[Path]:
     """Return the temporary files that are not empty."""
-    return [
-        path for path in (node.spool / "tmp").rglob("*") if path.is_file() and path.stat().st_size
-    ]
+    folders = (node.spool / "tmp", node.spool / "arriving")
+    files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+    return [path for path in files if path.stat().st_size]
 
 
 def test_what_was_acknowledged_survives_a_kill(node: Callable[..., Node]) -> None:
@@ -112,7 +112,7 @@ def test_a_file_without_a_row_gets_one_and_a_row_without_a_file_an_alarm(
     place.parent.mkdir(parents=True)
     place.write_bytes(prefix + orphan.data)
     second.unlink()
-    left = receiver.spool / "tmp" / "receive" / "half"
+    left = receiver.spool / "arriving" / "receive" / "half"
     left.write_bytes(b"unfinished")
     receiver.start("receive")
     assert not left.exists()

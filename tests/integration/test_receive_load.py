@@ -162,7 +162,7 @@ def test_a_data_set_beyond_the_limit_is_refused_and_leaves_nothing(
     assert [path.stem for path in receiver.files()] == [small.sop_instance_uid]
     assert receiver.attention() == ["INSTANCE_TOO_LARGE"], "once, however often it was said"
     assert receiver.quarantine() == []
-    left = (receiver.spool / "tmp" / "receive").iterdir()
+    left = (receiver.spool / "arriving" / "receive").iterdir()
     assert [path for path in left if path.stat().st_size] == []
 
 

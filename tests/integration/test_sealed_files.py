@@ -83,7 +83,7 @@ def codes(context: Context) -> list[str]:
 
 
 def in_tmp(context: Context) -> list[Path]:
-    return [path for path in context.spool.tmp.iterdir() if path.stat().st_size]
+    return [path for path in context.spool.left_arriving() if path.stat().st_size]
 
 
 def test_a_sealed_file_gets_its_row_when_the_node_starts(context: Context) -> None:
