@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +49,11 @@ def main() -> int:
         folder = Path(name)
         _write_instances(folder)
         rates: Rates = {}
+        costs: Rates = {}
         for _ in range(RUNS):
-            _measure(folder, rates)
-        table = {what: sorted(found)[len(found) // 2] for what, found in rates.items()}
-        _print(table)
+            _measure(folder, rates, costs)
+        table, spent = _medians(rates), _medians(costs)
+        _print(table, spent)
         stages(sorted((folder / "all").iterdir()), folder / "stages")
         return _judge(table)
 
@@ -73,7 +75,7 @@ def _write_instances(folder: Path) -> None:
         os.link(path, folder / f"part{number % 4}" / path.name)
 
 
-def _measure(folder: Path, rates: Rates) -> None:
+def _measure(folder: Path, rates: Rates, costs: Rates) -> None:
     rates.setdefault("disk: write and fsync, one after the other", []).append(_ceiling(folder, 1))
     rates.setdefault("disk: four at a time", []).append(_ceiling(folder, 4))
     with _busy():
@@ -84,15 +86,19 @@ def _measure(folder: Path, rates: Rates) -> None:
         "Orthanc": _orthanc,
         "dicomnode": _node,
         BUSY_NODE: _busy_node,
+        "a bare receiver": _bare,
         "dicomnode in memory": _memory_node,
         "dicomnode in memory, beside an analysis a core": _busy_memory_node,
     }
     for receiver, start in receivers.items():
         for program in ("storescu", "dcmsend"):
             for count in (1, 4):
-                with start(folder) as (port, title):  # type: ignore[attr-defined]
-                    rate = _send(folder, program, count, port, title)
+                with start(folder) as running:  # type: ignore[attr-defined]
+                    before = _processor_ms(running.pid)
+                    rate = _send(folder, program, count, running.port, running.title)
+                    spent = _processor_ms(running.pid) - before
                 rates.setdefault(f"{receiver}, {program}, {count}", []).append(rate)
+                costs.setdefault(f"{receiver}, {program}, {count}", []).append(spent / INSTANCES)
 
 
 def _ceiling(folder: Path, threads: int) -> float:
@@ -143,7 +149,25 @@ def _send(folder: Path, program: str, count: int, port: int, title: str) -> floa
     return INSTANCES / seconds
 
 
-Receiver = Iterator[tuple[int, str]]
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A receiver that runs; what its process and that one's children spend is counted."""
+
+    port: int
+    title: str
+    pid: int
+
+
+Receiver = Iterator[Running]
+
+
+def _processor_ms(pid: int) -> float:
+    """Return what a process and its children have spent so far."""
+    ticks = 0
+    for one in (pid, *map(int, _children(pid))):
+        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks * 1000 / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -155,7 +179,22 @@ def _storescp(folder: Path) -> Receiver:
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
         time.sleep(0.5)
-        yield port, "STORESCP"
+        yield Running(port, "STORESCP", process.pid)
+    finally:
+        end(process)
+        shutil.rmtree(target)
+
+
+@contextmanager
+def _bare(folder: Path) -> Receiver:
+    target, port = folder / "bare", free_port()
+    target.mkdir()
+    command = [sys.executable, "-m", "benchmarks.bare_receiver", str(port), str(target)]
+    process = subprocess.Popen(command)
+    try:
+        wait_until(lambda: _children(process.pid), 20, "the bare receiver runs")
+        time.sleep(0.5)
+        yield Running(port, "BARE", process.pid)
     finally:
         end(process)
         shutil.rmtree(target)
@@ -166,7 +205,7 @@ def _orthanc(folder: Path) -> Receiver:
     orthanc = Orthanc(folder / "orthanc")
     orthanc.start()
     try:
-        yield orthanc.port, "ARCHIVE"
+        yield Running(orthanc.port, "ARCHIVE", orthanc.pid)
     finally:
         orthanc.kill()
         shutil.rmtree(folder / "orthanc")
@@ -179,7 +218,7 @@ def _node(folder: Path) -> Receiver:
         node.start("receive")
         wait_until(lambda: _children(node.pid("receive")), 20, "the acceptors run")
         time.sleep(1.5)  # until they have loaded what they need
-        yield node.port, "DICOMNODE"
+        yield Running(node.port, "DICOMNODE", node.pid("receive"))
         found = node.status()["counts"]["instances"]
         if found != INSTANCES:
             raise RuntimeError(f"{found} instances in the ledger")
@@ -222,12 +261,19 @@ def _children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
-def _print(table: dict[str, float]) -> None:
+def _medians(found: Rates) -> dict[str, float]:
+    return {what: sorted(values)[len(values) // 2] for what, values in found.items()}
+
+
+def _print(table: dict[str, float], spent: dict[str, float]) -> None:
     cores, load = os.cpu_count(), os.getloadavg()[0]
     print(f"{cores} cores, load {load:.1f}; median of {RUNS} runs; {INSTANCES} CT of 512x512")
-    print("\n| receiver, sender, associations | instances/s |\n|---|---|")
+    print(
+        "\n| receiver, sender, associations | instances/s | its processor ms each |\n|---|---|---|"
+    )
     for what, rate in table.items():
-        print(f"| {what} | {rate:.0f} |")
+        cost = f"{spent[what]:.2f}" if what in spent else ""
+        print(f"| {what} | {rate:.0f} | {cost} |")
 
 
 def _judge(table: dict[str, float]) -> int:
