@@ -20,8 +20,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 from rich.console import Console
 from small_ct import CT, encoded, instance
 
+from dicomnode.commands.fetching import fetch_studies
 from dicomnode.errors import SettingsError
-from dicomnode.fetch_cli import fetch_studies
 from dicomnode.instances import file_prefix
 from dicomnode.services.common import open_context
 from dicomnode.spool import RoleIsRunningError, Spool

@@ -7,8 +7,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from dicomnode.commands.fetching import _shown
 from dicomnode.domain.retrieval import SubOperations
-from dicomnode.fetch_cli import _shown
 from dicomnode.services.fetch import Stage
 
 

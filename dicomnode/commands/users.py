@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import getpass
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from dicomnode.commands.common import AsJson, out, say
 from dicomnode.domain.page import UserRole
 from dicomnode.errors import SettingsError
 from dicomnode.settings import load
 from dicomnode.users import Users
 
 app = typer.Typer(help="Who may sign in at the operator's page.", no_args_is_help=True)
-out = Console()
 
 Config = Annotated[
     Path | None,
@@ -95,7 +93,7 @@ def token(
 @app.command("list")
 def list_users(
     config: Config = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List users, their roles and tokens."""
     rows: list[dict[str, Any]] = [
@@ -110,7 +108,7 @@ def list_users(
         for name, user in sorted(_users(config).table().items())
     ]
     if as_json:
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        say(rows)
         return
     table = Table(box=None, pad_edge=False)
     for head in ("user", "role", "password", "tokens"):

@@ -11,6 +11,7 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from dicomnode.commands.common import FAILED, REFUSED
 from dicomnode.domain.identifiers import InvalidUIDError, SeriesUID, StudyUID, parse_uid
 from dicomnode.domain.outcomes import Done, Refuse
 from dicomnode.domain.retrieval import Wanted
@@ -20,7 +21,6 @@ from dicomnode.services.common import Context, open_context
 from dicomnode.services.fetch import Report, Stage
 from dicomnode.settings import Settings
 
-FAILED, REFUSED = 1, 3
 MAX_UIDS = 20
 """Of failed instances that are shown."""
 

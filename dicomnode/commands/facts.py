@@ -1,9 +1,7 @@
-"""Commands that show facts of the ledger, and what destinations take: tables, or JSON."""
+"""Commands that show facts of the ledger: tables, or JSON."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,20 +10,48 @@ import typer
 from rich.console import Console
 
 from dicomnode import views
+from dicomnode.commands.common import AsJson, Config, ConfigOption, out, say, settings_of
 from dicomnode.errors import SettingsError
 from dicomnode.settings import load
 
-out = Console()
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="The configuration.", show_default=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 States = Annotated[
     list[str] | None, typer.Option("--state", help="Only in this state; again for more.")
 ]
 Limit = Annotated[int, typer.Option(min=1, help="Rows at most.")]
+
+
+def status(
+    config: Config = None,
+    config_option: ConfigOption = None,
+    as_json: AsJson = False,
+    study: Annotated[
+        str | None, typer.Option(help="The events of one Study Instance UID.", metavar="UID")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows a table at most.")] = 20,
+) -> None:
+    """Show what came, what went, what is stuck and why."""
+    from dicomnode.ledger import Ledger, overview
+    from dicomnode.ledger.schema import upgrade
+
+    settings = settings_of(config, config_option)
+    ledger = Ledger(settings.ledger_url, settings.node.id)
+    upgrade(ledger)
+    with ledger.transaction() as tx:
+        facts = (
+            overview.overview(tx, limit=limit, rules=settings.association_rules)
+            if study is None
+            else {
+                "study_uid": study,
+                "series": overview.series_of(tx, study),
+                "events": overview.events_of(tx, study),
+            }
+        )
+    if as_json:
+        say(facts)
+    elif study is None:
+        views.print_overview(out, facts)
+    else:
+        views.print_events(out, facts)
 
 
 def _show(
@@ -51,7 +77,7 @@ def _show(
     with ledger.transaction() as tx:
         rows = overview.listing(tx, life, states=wanted, limit=limit)
     if as_json:
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        say(rows)
         return
     show(out, rows)
 
@@ -95,27 +121,4 @@ def deliveries(
     _show(config, "delivery", state, limit, as_json, views.print_deliveries)
 
 
-def probe(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of a destination.")],
-    as_json: AsJson = False,
-    config: ConfigOption = None,
-) -> None:
-    """Ask what a destination takes, and so what it would get; nothing is stored there.
-
-    C-ECHO; which objects it accepts, in which transfer syntaxes; TLS; storage commitment. Ends
-    with 1 where it cannot be reached, or where an object of its profile has nothing that it takes.
-
-    For example: dicomnode probe pacs -c dicomnode.yaml
-    """
-    from dicomnode.probing import probe as ask
-
-    facts = ask(load(config), name)
-    if as_json:
-        sys.stdout.write(json.dumps(facts, indent=2) + "\n")
-    else:
-        views.print_probe(out, facts)
-    whole = facts["answer"] == "DONE" and all(row["gets"] for row in facts["profile"])
-    raise typer.Exit(0 if whole else 1)
-
-
-COMMANDS = (studies, jobs, deliveries, probe)
+COMMANDS = (status, studies, jobs, deliveries)

@@ -1,15 +1,13 @@
 """`dicomnode models`: what there is, getting weights, checking them, and commissioning.
 
-Exit codes are those of `dicomnode.cli`; `verify` ends with 1 if a file is missing or differs,
+Exit codes as everywhere; `verify` ends with 1 if a file is missing or differs,
 `commission` with 1 if the agreement is below the minimum.
 """
 
 from __future__ import annotations
 
 import getpass
-import json
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from dicomnode import commissioning, logs
+from dicomnode.commands.common import FAILED, AsJson, out, say
 from dicomnode.errors import DicomnodeError, SettingsError
 from dicomnode.model_views import (
     describe_card,
@@ -44,7 +43,6 @@ from inference.weights.store import bring as bring_weights
 from inference.weights.store import install as install_weights
 
 app = typer.Typer(help="List, install, verify and commission models.", no_args_is_help=True)
-out = Console()
 log = logging.getLogger(__name__)
 
 Config = Annotated[
@@ -61,7 +59,6 @@ Weights = Annotated[
 ModelFolder = Annotated[
     list[Path] | None, typer.Option(help="A folder with more model cards; again for more.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 Model = Annotated[str, typer.Argument(metavar="ID", help="Of the catalog.")]
 Replace = Annotated[
     bool, typer.Option("--replace", help="Trust files other than those recorded at first.")
@@ -92,7 +89,7 @@ def list_models(
         catalog = _place(config, weights, model_folder).catalog()
         cards = [describe_card(catalog.card(model_id)) for model_id in catalog.ids()]
     if as_json:
-        _say(cards)
+        say(cards)
     else:
         print_cards(out, cards)
 
@@ -109,7 +106,7 @@ def show(
     with _errors():
         description = describe_card(_card(_place(config, weights, model_folder), model))
     if as_json:
-        _say(description)
+        say(description)
     else:
         print_description(out, description)
 
@@ -183,13 +180,13 @@ def verify_models(
         wanted = [_card(place, model)] if model else [card for card in cards if _begun(card)]
     faults = {card.id: _fault(card) for card in wanted}
     if as_json:
-        _say([{"model": key, "good": not value, "fault": value} for key, value in faults.items()])
+        say([{"model": key, "good": not value, "fault": value} for key, value in faults.items()])
     else:
         for key, value in faults.items():
             style = "red" if value else None
             text = f"{key}: {value or 'good'}"
             out.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(1 if any(faults.values()) else 0)
+    raise typer.Exit(FAILED if any(faults.values()) else 0)
 
 
 @app.command()
@@ -237,10 +234,10 @@ def commission(
         entry = commissioning.record(card, _name(accept or by), agreement)
     log.info("MODEL_COMMISSIONED", extra={"fields": entry.model_dump(exclude={"agreement"})})
     if as_json:
-        _say(entry.model_dump())
+        say(entry.model_dump())
     else:
         print_agreement(out, entry)
-    raise typer.Exit(0 if entry.passed else 1)
+    raise typer.Exit(0 if entry.passed else FAILED)
 
 
 def _name(given: str | None) -> str:
@@ -305,12 +302,8 @@ def _progress(*, quiet: bool) -> Iterator[Report]:
         yield report
 
 
-def _say(data: object) -> None:
-    sys.stdout.write(json.dumps(data, indent=2, default=str) + "\n")
-
-
 def _say_installed(done: Sequence[Installed], place: Place, as_json: bool) -> None:
     if as_json:
-        _say([asdict(part) for part in done])
+        say([asdict(part) for part in done])
     else:
         print_installed(out, done, place.catalog())

@@ -1,0 +1,63 @@
+"""The whole node, and each role of it alone."""
+
+from __future__ import annotations
+
+import typer
+
+from dicomnode import logs
+from dicomnode.commands.common import Config, ConfigOption, settings_of
+from dicomnode.settings import find_config
+
+
+def run(config: Config = None, config_option: ConfigOption = None) -> None:
+    """Run the whole node: receive, tick, work, send and web as child processes."""
+    from dicomnode.services.supervise import roles_of, supervise
+
+    logs.set_up("run")
+    # A wrong configuration ends here, not in five children.
+    roles = roles_of(settings_of(config, config_option))
+    raise typer.Exit(supervise(find_config(config or config_option), roles))
+
+
+def receive(config: Config = None, config_option: ConfigOption = None) -> None:
+    """Run the receive role: C-STORE into the spool and the ledger."""
+    from dicomnode.services import receive as service
+
+    logs.set_up("receive")
+    service.run(settings_of(config, config_option), find_config(config or config_option))
+
+
+def tick(config: Config = None, config_option: ConfigOption = None) -> None:
+    """Run the tick role: close quiet studies, take back lost jobs."""
+    from dicomnode.services import tick as service
+
+    logs.set_up("tick")
+    service.run(settings_of(config, config_option), find_config(config or config_option))
+
+
+def work(config: Config = None, config_option: ConfigOption = None) -> None:
+    """Run the work role: analyse what is queued."""
+    from dicomnode.services import work as service
+
+    logs.set_up("work")
+    service.run(settings_of(config, config_option), find_config(config or config_option))
+
+
+def send(config: Config = None, config_option: ConfigOption = None) -> None:
+    """Run the send role: store results at their destinations."""
+    from dicomnode.services import send as service
+
+    logs.set_up("send")
+    service.run(settings_of(config, config_option), find_config(config or config_option))
+
+
+def web(config: Config = None, config_option: ConfigOption = None) -> None:
+    """Run the web role: the operator's page, its API and the metrics."""
+    from dicomnode.web import serving
+
+    logs.set_up("web")
+    path = find_config(config or config_option).absolute()
+    serving.run(settings_of(path, None), path)
+
+
+COMMANDS = (run, receive, tick, work, send, web)
