@@ -1,19 +1,25 @@
-"""`dicomnode rules`: what the rules and the chooser would do with files that have not been sent."""
+"""What the rules and the chooser would do: with files, a stored study, or an invented series.
+
+`dicomnode rules` shows it, and the operator's page.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dicomnode.domain.choosing import choose_series, summary
+from dicomnode.domain.choosing import Verdict, choose_series, summary
 from dicomnode.domain.identifiers import SeriesUID, StudyUID
-from dicomnode.domain.records import Header
+from dicomnode.domain.records import Header, SeriesFacts
 from dicomnode.domain.series import Member, summarise
+from dicomnode.domain.trying import Invented, facts_of, tried
 from dicomnode.errors import Refusal, SettingsError
 from dicomnode.instances import UnreadableError, read_header, split_file
+from dicomnode.ledger import Transaction
+from dicomnode.ledger.trying import stored_study
 from dicomnode.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -42,9 +48,36 @@ def choices_of_folder(
     if not studies:
         raise Refusal("NO_DICOM", f"there is no DICOM file in {folder}")
     return [
-        {"study_uid": uid, "series": _decided(series, settings, calling_ae)}
+        {"study_uid": uid, "series": _decided(_facts(series, calling_ae), settings)}
         for uid, series in sorted(studies.items())
     ]
+
+
+def choices_of_stored(tx: Transaction, uid: str, settings: Settings) -> dict[str, Any] | None:
+    """Return what would be decided on a study of the ledger if it came now as it is.
+
+    Its age counts, what was analysed before does not.
+
+    Args:
+        uid: of the study, or of one of its series.
+
+    Returns:
+        The study's UID and its series; None where neither is known.
+    """
+    found = stored_study(tx, uid, settings.assembly)
+    if found is None:
+        return None
+    study = found.series.values()
+    verdicts = choose_series(settings.rules, settings.choosing, study, allowed=found.allowed)
+    return {
+        "study_uid": found.study_uid,
+        "series": _told(study, verdicts, settings),
+    }
+
+
+def choice_of_invented(said: Invented, settings: Settings) -> list[dict[str, Any]]:
+    """Return what would be decided on a series as it is said to be, alone in its study."""
+    return _decided([facts_of(said)], settings)
 
 
 def _headers(folder: Path) -> Iterable[Header]:
@@ -59,11 +92,9 @@ def _headers(folder: Path) -> Iterable[Header]:
             log.info("NOT_DICOM", extra={"fields": {"path": path, "detail": str(error)}})
 
 
-def _decided(
-    series: dict[SeriesUID, list[Header]], settings: Settings, calling_ae: str | None
-) -> list[dict[str, Any]]:
-    facts = {
-        uid: summarise(
+def _facts(series: Mapping[SeriesUID, list[Header]], calling_ae: str | None) -> list[SeriesFacts]:
+    return [
+        summarise(
             [
                 Member(
                     sop_class_uid=header.sop_class_uid,
@@ -81,21 +112,35 @@ def _decided(
             slice_thickness_mm=headers[0].slice_thickness_mm,
         )
         for uid, headers in series.items()
-    }
-    verdicts = choose_series(settings.rules, settings.choosing, facts.values())
+    ]
+
+
+def _decided(study: list[SeriesFacts], settings: Settings) -> list[dict[str, Any]]:
+    return _told(study, choose_series(settings.rules, settings.choosing, study), settings)
+
+
+def _told(
+    study: Iterable[SeriesFacts], verdicts: Mapping[str, Verdict], settings: Settings
+) -> list[dict[str, Any]]:
     return [
         {
             "series_uid": found.series_uid,
             "modality": found.modality,
             "series_number": found.series_number,
             "description": found.description,
+            "body_part": found.body_part,
+            "calling_aes": list(found.calling_aes),
             "chosen_model": verdicts[found.series_uid].choice.model,
             "choice_code": verdicts[found.series_uid].code,
             "choice": verdicts[found.series_uid].why,
+            "rule": verdicts[found.series_uid].choice.rule,
+            "destinations": list(verdicts[found.series_uid].choice.destinations),
+            "rules": [
+                {"rule": one.rule, "matches": one.matches, "why": one.why}
+                for one in tried(settings.rules, found)
+            ],
             "summary": summary(found),
             "instances": found.instances,
         }
-        for found in sorted(
-            facts.values(), key=lambda one: (one.series_number or 0, one.series_uid)
-        )
+        for found in sorted(study, key=lambda one: (one.series_number or 0, one.series_uid))
     ]

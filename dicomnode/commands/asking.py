@@ -9,6 +9,7 @@ import typer
 
 from dicomnode import views
 from dicomnode.commands.common import AsJson, ConfigOption, out, say
+from dicomnode.errors import SettingsError
 from dicomnode.settings import load
 
 
@@ -36,23 +37,46 @@ def probe(
 
 
 def rules(
-    folder: Annotated[Path, typer.Argument(help="Folder of a study's DICOM files.")],
-    config_option: ConfigOption = None,
-    sending_ae: Annotated[
-        str | None, typer.Option(help="Calling AE title that it would come from.")
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of a study's DICOM files.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    config_option: ConfigOption = None,
+    study: Annotated[
+        str | None,
+        typer.Option(metavar="UID", help="A study that came, or one of its series, instead."),
+    ] = None,
+    sending_ae: Annotated[
+        str | None, typer.Option(help="Calling AE title that the folder would come from.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show which series of a folder would be analysed by which model, and why the others not."""
-    from dicomnode.trial import choices_of_folder
+    """Show which series would be analysed by which model, and why the others not.
 
-    found = choices_of_folder(folder, load(config_option), sending_ae)
+    For example: dicomnode rules FOLDER -c dicomnode.yaml
+    """
+    from dicomnode.ledger import Ledger
+    from dicomnode.ledger.schema import upgrade
+    from dicomnode.trial import choices_of_folder, choices_of_stored
+
+    if (folder is None) == (study is None):
+        raise SettingsError("expected either a folder or --study")
+    settings = load(config_option)
+    if study is None:
+        found = choices_of_folder(folder or Path(), settings, sending_ae)
+    else:
+        ledger = Ledger(settings.ledger_url, settings.node.id)
+        upgrade(ledger)
+        with ledger.transaction() as tx:
+            stored = choices_of_stored(tx, study, settings)
+        if stored is None:
+            raise SettingsError(f"no study and no series {study} is known here")
+        found = [stored]
     if as_json:
         say(found)
         return
-    for study in found:
-        out.print(f"Study {study['study_uid']}", highlight=False, markup=False)
-        views.print_series(out, study["series"])
+    for one in found:
+        out.print(f"Study {one['study_uid']}", highlight=False, markup=False)
+        views.print_series(out, one["series"])
 
 
 def echo(

@@ -195,20 +195,26 @@ def may_take(rule: Rule, modality: Literal["CT", "MR"]) -> bool:
     return _any_like(rule.when.modality, modality)
 
 
+def against(rule: Rule, series: SeriesFacts) -> str | None:
+    """Return why a rule does not match a series of CT or MR images, or None if it does."""
+    reason = mismatch(rule.when, series)
+    is_mr = modality_of(series.sop_class_uids) == "MR"
+    if reason is None and rule.model and is_mr and not may_take(rule, "MR"):
+        return "it does not name the modality MR"
+    return reason
+
+
 def choose(rules: Sequence[Rule], series: SeriesFacts) -> Choice:
     """Return the first matching rule's choice for a series.
 
     Whatever the rules say, only CT storage classes are analysed, and MR Image Storage where a rule
     names the modality: most models know CT alone.
     """
-    modality = modality_of(series.sop_class_uids)
-    if modality is None:
+    if modality_of(series.sop_class_uids) is None:
         return Choice(model=None, rule=None, destinations=(), why="not a CT or MR image series")
     reasons = []
     for index, rule in enumerate(rules):
-        reason = mismatch(rule.when, series)
-        if reason is None and rule.model and modality == "MR" and not may_take(rule, "MR"):
-            reason = "it does not name the modality MR"
+        reason = against(rule, series)
         if reason is None:
             why = f"rule {rule.name!r}" if rule.model else f"rule {rule.name!r} analyses nothing"
             return Choice(

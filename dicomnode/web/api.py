@@ -15,6 +15,8 @@ from dicomnode.web.acts import ACTS, Act
 from dicomnode.web.guard import RefusedError
 from dicomnode.web.pages import STATES, list_of, study_of
 from dicomnode.web.site import Call, Page
+from dicomnode.web.trying import answer as trial
+from dicomnode.web.trying import parameters
 
 Schema = dict[str, Any]
 
@@ -114,6 +116,12 @@ _DESTINATION = _object(
     seen_at=_MAYBE, paused_at=_MAYBE, states=_COUNTS, says=_TEXT,
     is_configured={"type": "boolean"},
 )  # fmt: skip
+_TRIED = _object(
+    series_uid=_TEXT, modality=_TEXT, description=_TEXT, instances=_COUNT, chosen_model=_MAYBE,
+    rule=_MAYBE, destinations=_list_of(_TEXT), choice_code=_TEXT, choice=_TEXT, says=_TEXT,
+    rules=_list_of(_object(rule=_TEXT, matches={"type": "boolean"}, why=_TEXT)),
+    summary={"type": "object"},
+)  # fmt: skip
 _SCHEMAS: dict[str, Schema] = {
     "Error": _object(error=_TEXT),
     "Overview": _object(
@@ -134,6 +142,7 @@ _SCHEMAS: dict[str, Schema] = {
     "Attention": _object(attention=_ROWS),
     "Jobs": _object(waiting=_ROWS, failed=_ROWS),
     "Events": _object(events=_list_of(_EVENT)),
+    "Trial": _object(study_uid=_MAYBE, series=_list_of(_TRIED)),
     "Came": _object(done=_COUNT, says=_TEXT),
 }  # fmt: skip
 
@@ -164,6 +173,7 @@ _PARAMETERS: dict[str, list[Schema]] = {
          "description": "Study Instance UID."}
     ],
     "/api/events": [_limit(MOST_EVENTS)],
+    "/api/try": parameters(),
 }  # fmt: skip
 _ANSWERS = {
     "/api/overview": "Overview",
@@ -173,6 +183,7 @@ _ANSWERS = {
     "/api/attention": "Attention",
     "/api/jobs": "Jobs",
     "/api/events": "Events",
+    "/api/try": "Trial",
 }
 
 API: tuple[Page, ...] = (
@@ -183,6 +194,7 @@ API: tuple[Page, ...] = (
     Page(path="/api/attention", handle=attention, is_api=True),
     Page(path="/api/jobs", handle=jobs, is_api=True),
     Page(path="/api/events", handle=events, is_api=True),
+    Page(path="/api/try", handle=trial, is_api=True),
     Page(path="/api/openapi.json", handle=description, is_api=True),
     Page(path="/metrics", handle=metrics, is_api=True),
 )
@@ -198,7 +210,7 @@ def openapi() -> Schema:
                     "summary": (one.handle.__doc__ or "").strip(),
                     "operationId": one.handle.__name__,
                     "parameters": _PARAMETERS.get(one.path, []),
-                    "responses": _responses(_ANSWERS[one.path], 400, 401, 403, 404, 503),
+                    "responses": _responses(_ANSWERS[one.path], 400, 401, 403, 404, 422, 503),
                 }
             }
     for act in ACTS:

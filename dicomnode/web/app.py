@@ -12,11 +12,12 @@ from dicomnode.web.api import API
 from dicomnode.web.guard import RefusedError, SecurityHeaders, guarded, refusal
 from dicomnode.web.pages import PAGES
 from dicomnode.web.site import Page, Site
+from dicomnode.web.trying import TRYING
 
 
 def all_pages() -> list[Page]:
     """Return every route there is."""
-    return [*PAGES, *pages_of_acts(), *API]
+    return [*PAGES, *TRYING, *pages_of_acts(), *API]
 
 
 def create(site: Site) -> SecurityHeaders:
