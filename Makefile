@@ -11,7 +11,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 OHIF := tests/viewers/ohif/package/dist/index.html
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo docs test npm test-viewer test-web test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-web bench-gpu soak-kill clean
+.PHONY: demo docs test npm test-viewer test-web test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-web bench-gpu soak soak-kill clean
 
 demo: $(VENV)/.work
 	$(BIN)/dicomnode demo
@@ -94,6 +94,15 @@ bench-encode: $(VENV)/.test
 bench-receive: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_receive
 	DICOMNODE_LARGE=1 $(BIN)/python -m pytest -k gigabyte tests/integration/test_receive_load.py
+
+# Studies from four senders at once, with inference and Orthanc as the archive: speed, and the memory
+# of each process. Some 20 minutes on two cores.
+STUDIES ?= 100
+SLICES ?= 100
+MATRIX ?= 256
+soak: $(VENV)/.test
+	DICOMNODE_STUDIES=$(STUDIES) DICOMNODE_SLICES=$(SLICES) DICOMNODE_MATRIX=$(MATRIX) \
+	  $(BIN)/python -m pytest -s -W ignore tests/faults/test_soak.py
 
 # kill -9 at random moments of a node under load; SEED=N kills the same again.
 KILLS ?= 100

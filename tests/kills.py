@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,7 +26,8 @@ from typing import Any
 
 import numpy as np
 from nodes import Node, Status
-from peers import Orthanc, is_alive, wait_until
+from peers import Orthanc, wait_until
+from processes import processes
 from pydicom.filereader import read_dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from scu import RejectedError, Scu, Wire, scu
@@ -37,11 +38,6 @@ from inference.phantom import Body
 
 TARGETS = {"receive": 3, "acceptor": 3, "send": 2, "all": 2, "tick": 1, "work": 1, "analysis": 1}
 """What is killed, and how often beside the others: an analysis that always dies never ends."""
-SIGNS = {
-    b"dicomnode.services.acceptor": "acceptor",
-    b"spawn_main": "analysis",
-    **{f"dicomnode\0{role}\0".encode(): role for role in ("receive", "tick", "work", "send")},
-}
 SLICES = 12
 
 
@@ -177,20 +173,8 @@ class Killer:
         self.killed: Counter[str] = Counter()
 
     def processes(self) -> dict[str, list[int]]:
-        """Return the node's living processes by what they are, from the kernel."""
-        found: dict[str, list[int]] = {}
-        pending = [self._node.supervisor]
-        while pending:
-            pid = pending.pop()
-            for listing in Path(f"/proc/{pid}/task").glob("*/children"):
-                with suppress(OSError):
-                    pending += [int(child) for child in listing.read_text().split()]
-            with suppress(OSError):
-                line = Path(f"/proc/{pid}/cmdline").read_bytes()
-                kind = next((name for sign, name in SIGNS.items() if sign in line), None)
-                if kind is not None and is_alive(pid):
-                    found.setdefault(kind, []).append(pid)
-        return found
+        """Return the node's living processes by what they are, but for that of `run`."""
+        return {kind: pids for kind, pids in processes(self._node).items() if kind != "run"}
 
     def hurry(self) -> None:
         """Let analyses compute like others do; else they wait for all that this machine does."""
@@ -251,7 +235,25 @@ def prove(load: Load, orthanc: Orthanc) -> Counter[str]:
         assert files[uid].read_bytes().endswith(wire.data), f"{uid} has other bytes"
         found["instances"] += 1
     assert load.node.status()["counts"]["instances"] == len(files)
-    for uid in load.studies:
+    found += prove_results(load.studies, orthanc, files)
+    left = [path for path in (load.node.spool / "arriving" / "receive").iterdir() if path.is_file()]
+    found["unfinished files"] = sum(path.stat().st_size > 0 for path in left)
+    assert not found["unfinished files"]
+    return found
+
+
+def prove_results(
+    studies: Iterable[str], orthanc: Orthanc, files: Mapping[str, Path]
+) -> Counter[str]:
+    """Prove that the archive has one current result set for each study, and what that refers to.
+
+    Args:
+        studies: Study Instance UIDs.
+        orthanc: the archive.
+        files: SOP Instance UID -> file of the node's spool.
+    """
+    found: Counter[str] = Counter()
+    for uid in studies:
         datasets = orthanc.datasets(uid)
         reports = [one for one in datasets if one.Modality == "SR"]
         replaced = {
@@ -272,9 +274,6 @@ def prove(load: Load, orthanc: Orthanc) -> Counter[str]:
         assert sum(one.Modality == "SEG" for one in datasets) == len(reports)
         found["studies"] += 1
         found["superseded"] += len(reports) - 1
-    left = [path for path in (load.node.spool / "arriving" / "receive").iterdir() if path.is_file()]
-    found["unfinished files"] = sum(path.stat().st_size > 0 for path in left)
-    assert not found["unfinished files"]
     return found
 
 

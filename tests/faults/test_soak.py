@@ -1,0 +1,47 @@
+"""Studies from four senders at once for a while. `make soak` does it with a hundred of a hundred."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import pytest
+from nodes import Node
+from peers import Orthanc
+from soak import Size, add_reader, overrides, soak
+
+pytestmark = pytest.mark.peer("orthanc")
+
+STUDIES = int(os.environ.get("DICOMNODE_STUDIES", "4"))
+SLICES = int(os.environ.get("DICOMNODE_SLICES", "20"))
+MATRIX = int(os.environ.get("DICOMNODE_MATRIX", "64"))
+LONG = 50
+"""Studies from which on the memory of each process is judged."""
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+@pytest.mark.timeout(120 + 60 * STUDIES)
+def test_every_study_is_stored_once_nothing_is_lost_and_memory_is_flat(
+    node: Callable[..., Node], orthanc: Orthanc
+) -> None:
+    size = Size(studies=STUDIES, slices=SLICES, matrix=MATRIX)
+    running = node(archive=orthanc, quiet_seconds=2.0, overrides=overrides(size))
+    add_reader(running)
+    running.start("run")
+    report = soak(running, orthanc, size, _say)
+    _say("\n" + report.speeds())
+    assert report.proof["instances"] == STUDIES * SLICES
+    assert report.proof["studies"] == len(report.stored) == STUDIES
+    assert report.proof["superseded"] == 0
+    assert set(report.memory.pss) == {
+        "run", "receive", "acceptor", "tick", "work", "analysis", "send", "web"
+    }  # fmt: skip
+    if STUDIES >= LONG:
+        _say("\n" + report.memories())
+        grown = [kind for kind, line in report.trends.items() if not line.is_flat]
+        assert not grown, f"memory grows: {', '.join(grown)}"

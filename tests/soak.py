@@ -1,0 +1,376 @@
+"""A node that works for a while under load from several senders: speed, memory, nothing lost.
+
+Each sender brings one study after the other over an association of its own, and begins the next
+one when the results of the last lie in the archive: as many studies are on their way as there are
+senders, from the first to the last. Every sender has patients of its own and a body of its own.
+Somebody reads the metrics meanwhile, as Prometheus does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import statistics
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from kills import prove_results, study_uid
+from nodes import Node
+from peers import HOST, Orthanc, tail
+from processes import MemoryWatch, Trend
+from scu import Wire, scu
+from sqlalchemy import select
+
+from dicomnode.demo.series import SeriesOptions, Subject, write_series
+from dicomnode.domain.lifecycle import ARRIVED, DONE
+from dicomnode.instances import split_file
+from dicomnode.ledger.tables import delivery, instance, job, result, study
+from dicomnode.users import Users
+from inference.phantom import Body
+
+LOOK_SECONDS = 0.25
+SCRAPE_SECONDS = 15.0
+MEMORY_SECONDS = 2.0
+WARM_STUDIES = 0.2
+"""Of all studies: memory is judged when these have arrived, and the caches are full."""
+FIELD_MM, LENGTH_MM = 384.0, 300.0
+STAGES = ("closes", "waits", "is analysed", "is delivered")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much load there is."""
+
+    studies: int
+    slices: int
+    matrix: int
+    """Rows and columns; the field of view stays."""
+    senders: int = 4
+
+
+@dataclass(slots=True)
+class Sent:
+    """A study as its sender sees it; times in UTC."""
+
+    uid: str
+    digests: dict[str, str]
+    """SOP Instance UID -> sha256 of the data set, of what was acknowledged."""
+    began: datetime
+    ended: datetime
+    """When the last instance was acknowledged."""
+
+
+@dataclass(slots=True)
+class Senders:
+    """Send studies, and know what was acknowledged to them."""
+
+    node: Node
+    size: Size
+    is_stored: Callable[[str], bool]
+    sent: dict[str, Sent] = field(default_factory=dict)
+    done: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+    _faults: list[BaseException] = field(default_factory=list)
+
+    def start(self) -> None:
+        numbers = iter(range(1, self.size.studies + 1))
+        lock = threading.Lock()
+
+        def taken() -> Iterator[int]:
+            while not self.done.is_set():
+                with lock:
+                    number = next(numbers, None)
+                if number is None:
+                    return
+                yield number
+
+        for index in range(self.size.senders):
+            thread = threading.Thread(target=self._run, args=(index, taken()), name=f"CT{index}")
+            thread.start()
+            self._threads.append(thread)
+
+    @property
+    def are_busy(self) -> bool:
+        """Whether one has something to send yet; a fault of one is raised."""
+        if self._faults:
+            raise self._faults[0]
+        return any(thread.is_alive() for thread in self._threads)
+
+    def end(self) -> None:
+        self.done.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def _run(self, index: int, numbers: Iterator[int]) -> None:
+        try:
+            hu, affine = body(index, self.size)
+            for number in numbers:
+                subject = Subject(patient_id=f"SOAK{number}", accession=f"SOAK{number}")
+                options = SeriesOptions(seed=number, subject=subject)
+                wires = [Wire.of_file(data) for data in write_series(hu, affine, options)]
+                uid = self._send(wires, f"CT{index + 1}")
+                while not (self.is_stored(uid) or self.done.is_set()):
+                    self.done.wait(LOOK_SECONDS)
+        except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
+            self._faults.append(error)
+
+    def _send(self, wires: list[Wire], calling: str) -> str:
+        uid = study_uid(wires)
+        found = Sent(uid=uid, digests={}, began=datetime.now(UTC), ended=datetime.now(UTC))
+        with scu(self.node.port, wires[:1], calling=calling) as requestor:
+            for wire in wires:
+                status = requestor.store(wire)
+                assert status == 0x0000, f"{wire.sop_instance_uid} was answered {status}"
+                found.digests[wire.sop_instance_uid] = hashlib.sha256(wire.data).hexdigest()
+            found.ended = datetime.now(UTC)
+        self.sent[uid] = found
+        return uid
+
+
+def body(index: int, size: Size) -> tuple[Any, Any]:
+    """Return the trunk of a sender's invented body, and its affine."""
+    pixel, slice_mm = FIELD_MM / size.matrix, LENGTH_MM / size.slices
+    affine = np.diag([-pixel, -pixel, slice_mm, 1.0])
+    affine[:3, 3] = [FIELD_MM / 2, FIELD_MM / 2 + 40.0, -LENGTH_MM / 2]
+    hu, _ = Body(5 + index).render((size.matrix, size.matrix, size.slices), affine)
+    return hu, affine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A study whose results have arrived; times in UTC, of the ledger."""
+
+    closed: datetime
+    taken_up: datetime
+    analysed: datetime
+    arrived: datetime
+    computed: float
+    """Seconds in the analysis itself."""
+
+
+def stored_studies(node: Node) -> dict[str, Stored]:
+    """Return the studies whose results have all arrived, by Study Instance UID."""
+    with node.ledger.reading() as connection:
+        rows = connection.execute(
+            select(
+                study.c.study_uid,
+                job.c.created_at,
+                job.c.analysed_at,
+                job.c.timings,
+                job.c.state,
+                result.c.created_at.label("made_at"),
+                delivery.c.state.label("delivery_state"),
+                delivery.c.arrived_at,
+            )
+            .join(job, job.c.study_id == study.c.id)
+            .join(result, result.c.job_id == job.c.id)
+            .join(delivery, delivery.c.result_id == result.c.id)
+            .order_by(study.c.study_uid)
+        ).all()
+    found = {}
+    for uid, group in itertools.groupby(rows, lambda row: row.study_uid):
+        own = list(group)
+        if all(row.state == DONE and row.delivery_state in ARRIVED for row in own):
+            found[uid] = Stored(
+                closed=own[0].created_at,
+                taken_up=own[0].analysed_at,
+                analysed=own[0].made_at,
+                arrived=max(row.arrived_at for row in own),
+                computed=sum(own[0].timings.values()),
+            )
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was measured."""
+
+    size: Size
+    sent: dict[str, Sent]
+    stored: dict[str, Stored]
+    proof: Counter[str]
+    memory: MemoryWatch
+    seconds: float
+    """From the first instance to the last result."""
+    warm_since: float
+    """Of `time.monotonic`."""
+
+    @cached_property
+    def latencies(self) -> list[float]:
+        """Seconds from the last instance's acknowledgement to the last result's arrival, sorted."""
+        return sorted(
+            (self.stored[uid].arrived - one.ended).total_seconds() for uid, one in self.sent.items()
+        )
+
+    def quantile(self, fraction: float) -> float:
+        """Return a quantile of the latencies, the nearest rank."""
+        rank = max(1, int(np.ceil(fraction * len(self.latencies))))
+        return self.latencies[rank - 1]
+
+    @cached_property
+    def trends(self) -> dict[str, Trend]:
+        """MiB over hours by kind of process; only of a run that is long enough."""
+        return self.memory.trends(self.warm_since)
+
+    def medians(self) -> dict[str, float]:
+        """Return the median seconds of each stage on the way to the archive."""
+        steps = [
+            (one.ended, kept.closed, kept.taken_up, kept.analysed, kept.arrived)
+            for one, kept in ((one, self.stored[uid]) for uid, one in self.sent.items())
+        ]
+        return {
+            name: statistics.median(
+                (step[index + 1] - step[index]).total_seconds() for step in steps
+            )
+            for index, name in enumerate(STAGES)
+        }
+
+    def speeds(self) -> str:
+        """Return the table of the speeds, as Markdown."""
+        instances = self.proof["instances"]
+        rates = [
+            len(one.digests) / max((one.ended - one.began).total_seconds(), 1e-3)
+            for one in self.sent.values()
+        ]
+        steps = ", ".join(f"{name} {value:.1f} s" for name, value in self.medians().items())
+        computed = statistics.median(kept.computed for kept in self.stored.values())
+        rows = [
+            ("studies; slices each, matrix", f"{self.size.studies}; {self.size.slices}, "
+             f"{self.size.matrix}x{self.size.matrix}"),
+            ("senders at once", str(self.size.senders)),
+            ("time", f"{self.seconds / 60:.1f} min"),
+            ("instances acknowledged", f"{instances}"),
+            ("the same, over the whole run", f"{instances / self.seconds:.1f} /s"),
+            ("the same, of one sender while it sends (median)", f"{statistics.median(rates):.0f} /s"),
+            ("studies", f"{3600 * len(self.stored) / self.seconds:.0f} /h"),
+            ("last slice to stored, p50", f"{self.quantile(0.5):.1f} s"),
+            ("last slice to stored, p95", f"{self.quantile(0.95):.1f} s"),
+            ("of it, medians", steps),
+            ("the analysis alone (median)", f"{computed:.1f} s"),
+            ("instances lost", "0"),
+            ("current result sets in the archive", f"{self.proof['studies']}, one a study"),
+        ]  # fmt: skip
+        return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+    def memories(self) -> str:
+        """Return the table of the memory, as Markdown."""
+        lines = [
+            "| process | PSS first, last | most RSS | slope | by chance up to | |",
+            "|---|---|---|---|---|---|",
+        ]
+        for kind, line in sorted(self.trends.items()):
+            lines.append(
+                f"| {kind} | {line.start:.1f}, {line.end:.1f} MiB | "
+                f"{max(self.memory.rss[kind]):.0f} MiB | {line.slope:+.2f} MiB/h | "
+                f"{line.noise:.2f} MiB/h | {'flat' if line.is_flat else 'grows'} |"
+            )
+        return "\n".join(lines)
+
+
+def soak(node: Node, orthanc: Orthanc, size: Size, say: Callable[[str], None]) -> Report:
+    """Put a running node under load, and prove afterwards that nothing is lost.
+
+    Args:
+        node: that runs, with the peers that `peers_of` gives.
+        orthanc: its archive.
+        size: of the load.
+        say: is told the progress, a line each.
+    """
+    stored: dict[str, Stored] = {}
+    senders = Senders(node, size, lambda uid: uid in stored)
+    warm, warm_since = max(1, int(WARM_STUDIES * size.studies)), time.monotonic()
+    token = Users(node.settings.users_file).add_token("prometheus", 1.0)
+    scrape_at = told = 0.0
+    with MemoryWatch(node, MEMORY_SECONDS) as memory:
+        began = time.monotonic()
+        senders.start()
+        try:
+            while senders.are_busy:
+                time.sleep(LOOK_SECONDS)
+                before, now = len(stored), time.monotonic()
+                stored.update(stored_studies(node))
+                if before < warm <= len(stored):
+                    warm_since = now
+                if now >= scrape_at:
+                    scrape(node, token)
+                    scrape_at = now + SCRAPE_SECONDS
+                if len(stored) != before and now >= told:
+                    say(f"{now - began:6.0f} s: {len(stored)} of {size.studies} studies stored")
+                    told = now + 10.0
+                refuse_faults(node)
+        finally:
+            senders.end()
+        seconds = time.monotonic() - began
+    memory.check()
+    proof = prove_instances(node, senders.sent)
+    files = {path.stem: path for path in node.files()}
+    proof += prove_results(senders.sent, orthanc, files)
+    return Report(
+        size=size, sent=senders.sent, stored=stored, proof=proof, memory=memory, seconds=seconds,
+        warm_since=warm_since,
+    )  # fmt: skip
+
+
+def scrape(node: Node, token: str) -> str:
+    """Read the metrics."""
+    request = urllib.request.Request(
+        f"http://{HOST}:{node.document['web']['port']}/metrics",
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=60) as answer:
+        return str(answer.read().decode())
+
+
+def refuse_faults(node: Node) -> None:
+    """Fail where a job or a delivery ended otherwise than it should."""
+    with node.ledger.reading() as connection:
+        jobs = connection.execute(select(job.c.state, job.c.reason, job.c.detail)).all()
+        sendings = connection.execute(select(delivery.c.state, delivery.c.reason)).all()
+    wrong = [row for row in jobs if row.state not in ("QUEUED", "LEASED", "DONE")]
+    wrong += [row for row in sendings if row.state not in ("PENDING", "SENDING", "DELIVERED")]
+    assert not wrong, f"{wrong}\n{tail(node.log, 80)}"
+
+
+def prove_instances(node: Node, sent: dict[str, Sent]) -> Counter[str]:
+    """Prove that every acknowledged instance is in ledger and spool with its bytes, once."""
+    found: Counter[str] = Counter()
+    with node.ledger.reading() as connection:
+        rows = connection.execute(
+            select(instance.c.sop_instance_uid, instance.c.path, instance.c.size)
+        ).all()
+    kept = {row.sop_instance_uid: row for row in rows}
+    assert len(kept) == sum(len(one.digests) for one in sent.values())
+    for one in sent.values():
+        for uid, digest in one.digests.items():
+            assert uid in kept, f"{uid} was acknowledged and is lost"
+            data = (node.spool / kept[uid].path).read_bytes()
+            whole = data[split_file(data)[1] :]
+            assert len(whole) == kept[uid].size
+            assert hashlib.sha256(whole).hexdigest() == digest, f"{uid} has other bytes"
+            found["instances"] += 1
+    return found
+
+
+def overrides(size: Size) -> dict[str, Any]:
+    """Return what the configuration of a node under this load needs: its senders, and the page."""
+    return {
+        "peers": {
+            f"CT{number}": {"ae_title": f"CT{number}", "host": HOST, "accept": True}
+            for number in range(1, size.senders + 1)
+        },
+        "web": {"enabled": True},
+    }
+
+
+def add_reader(node: Node) -> None:
+    """Add who reads the metrics."""
+    Users(node.settings.users_file).add("prometheus", "viewer", None)
