@@ -86,6 +86,8 @@ def trend(times: Sequence[float], values: Sequence[float]) -> Trend:
         raise ValueError(f"expected at least {2 * BLOCKS} samples, got {len(times)}, {len(values)}")
     at = np.array([block.mean() for block in np.array_split(np.asarray(times), BLOCKS)])
     level = np.array([np.median(block) for block in np.array_split(np.asarray(values), BLOCKS)])
+    if np.ptp(level) == 0:
+        return Trend(start=float(level[0]), end=float(level[-1]), slope=0.0, noise=0.0)
     fit = stats.linregress(at, level)
     rest = level - (fit.intercept + fit.slope * at)
     spread = float(rest @ rest)

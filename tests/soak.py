@@ -54,6 +54,8 @@ class Size:
     matrix: int
     """Rows and columns; the field of view stays."""
     senders: int = 4
+    quiet_seconds: float = 10.0
+    """After the last instance; by it alone a study is known to be whole here."""
 
 
 @dataclass(slots=True)
@@ -246,10 +248,11 @@ class Report:
             ("studies; slices each, matrix", f"{self.size.studies}; {self.size.slices}, "
              f"{self.size.matrix}x{self.size.matrix}"),
             ("senders at once", str(self.size.senders)),
+            ("quiet time that closes a study", f"{self.size.quiet_seconds:g} s"),
             ("time", f"{self.seconds / 60:.1f} min"),
             ("instances acknowledged", f"{instances}"),
             ("the same, over the whole run", f"{instances / self.seconds:.1f} /s"),
-            ("the same, of one sender while it sends (median)", f"{statistics.median(rates):.0f} /s"),
+            ("the same, of one sender while it sends", f"{statistics.median(rates):.0f} /s"),
             ("studies", f"{3600 * len(self.stored) / self.seconds:.0f} /h"),
             ("last slice to stored, p50", f"{self.quantile(0.5):.1f} s"),
             ("last slice to stored, p95", f"{self.quantile(0.95):.1f} s"),

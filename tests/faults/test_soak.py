@@ -1,4 +1,4 @@
-"""Studies from four senders at once for a while. `make soak` does it with a hundred of a hundred."""
+"""Studies from four senders at once for a while; `make soak` takes a hundred of a hundred."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def _say(line: str) -> None:
 def test_every_study_is_stored_once_nothing_is_lost_and_memory_is_flat(
     node: Callable[..., Node], orthanc: Orthanc
 ) -> None:
-    size = Size(studies=STUDIES, slices=SLICES, matrix=MATRIX)
-    running = node(archive=orthanc, quiet_seconds=2.0, overrides=overrides(size))
+    quiet = 10.0 if STUDIES >= LONG else 4.0
+    size = Size(studies=STUDIES, slices=SLICES, matrix=MATRIX, quiet_seconds=quiet)
+    running = node(archive=orthanc, quiet_seconds=quiet, overrides=overrides(size))
     add_reader(running)
     running.start("run")
     report = soak(running, orthanc, size, _say)
