@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dicomnode.domain.destinations import may_go
 from dicomnode.domain.outcomes import Refuse, Retry
+from dicomnode.domain.plans import FILES
 from dicomnode.domain.records import Delivery
 from dicomnode.domain.subjects import IDENTITY_DIFFERS, Subject, differences
 from dicomnode.instances import UnreadableError
@@ -33,7 +34,7 @@ class Scrutiny:
         """Say why a result may not go, or not now; None if it may."""
         path = self._context.spool.path(delivery.path)
         fault = _fault(path, delivery.digest)
-        if fault is not None:
+        if fault is not None or delivery.kind in FILES:
             return fault
         try:
             subject = read_subject(path)

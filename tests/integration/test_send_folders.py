@@ -98,6 +98,17 @@ def test_a_folder_that_is_away_is_waited_for_and_never_made(
     assert len(files_in(folder)) == 3
 
 
+def test_a_folder_that_cannot_even_be_looked_for_is_away(
+    sending: Callable[..., Sending], folder: Path
+) -> None:
+    """As where a file server is: the system says more than that there is none."""
+    one = sending(folder=str(folder / ("a" * 300)))
+    one.give("table", profile=("table",))
+    one.send()
+    assert set(one.states().values()) == {"PENDING"}
+    assert one.health().reason == "FOLDER_UNAVAILABLE"
+
+
 def test_what_is_not_the_recorded_result_is_refused_and_leaves_nothing(
     sending: Callable[..., Sending], folder: Path
 ) -> None:
