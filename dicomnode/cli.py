@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from dicomnode.commands import acts, asking, facts, images, models, roles, upkeep, users
+from dicomnode.commands import acts, asking, commission, facts, images, models, roles, upkeep, users
 from dicomnode.commands.common import FAILED, REFUSED, WRONG_CONFIGURATION, err
 from dicomnode.errors import DicomnodeError, Refusal, SettingsError
 
@@ -22,6 +22,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done; 1 it failed; 2 the command line or the configuration is wrong; 3"
+    " refused: the series cannot be analysed honestly, or the archive does not have the study or"
+    " does not give it. Facts come as JSON with --json. Errors go to standard error.",
 )
 PANELS = {
     "Run": roles.COMMANDS,
@@ -34,6 +37,7 @@ PANELS = {
 for _panel, _commands in PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+models.app.command()(commission.commission)
 app.add_typer(models.app, name="models", rich_help_panel="Upkeep")
 app.add_typer(users.app, name="users", rich_help_panel="Upkeep")
 

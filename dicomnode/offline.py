@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from dicomnode.commands.shapes import Segmented
 from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.plans import FILES, Analysis, ModelOptions, Plan
 from dicomnode.domain.profiles import PROFILES
@@ -47,14 +48,17 @@ def segment_folder(
     weights_folder: Path,
     commissioned_only: bool,
     console: Console,
-) -> None:
+) -> list[Segmented]:
     """Analyse every series in a folder and write the results to `output/<Series Instance UID>/`.
 
     With `research` also labels.nii.gz, statistics.json and structures.csv.
 
+    Returns:
+        What became of each series, refused ones too; never empty.
+
     Raises:
         SettingsError: an argument names something that does not exist.
-        Refusal: no series in the folder could be analysed; why is on the console for each.
+        Refusal: there is no DICOM file in the folder.
     """
     if profile not in PROFILES:
         raise SettingsError(f"--profile {profile}: expected one of {', '.join(PROFILES)}")
@@ -68,7 +72,7 @@ def segment_folder(
     if not series:
         raise Refusal("NO_DICOM", f"there is no DICOM file in {folder}")
     analyzer = Analyzer()
-    refusals = []
+    found: list[Segmented] = []
     for uid, files in sorted(series.items()):
         plan = Plan(
             job_id="offline",
@@ -92,12 +96,46 @@ def segment_folder(
             except Refusal as refusal:
                 said = f"{uid}: refused: {refusal}"
                 console.print(said, style="red", markup=False, soft_wrap=True)
-                refusals.append(refusal)
+                found.append(_refused(uid, refusal))
                 continue
             _write(analysis, output / uid)
         _report(analysis, output / uid, console)
-    if len(refusals) == len(series):
-        raise refusals[0]
+        found.append(_segmented(uid, analysis, output / uid))
+    return found
+
+
+def _refused(uid: str, refusal: Refusal) -> Segmented:
+    return {
+        "series_uid": uid,
+        "folder": None,
+        "reason": refusal.code,
+        "detail": refusal.detail,
+        "results": [],
+        "findings": [],
+        "held": [],
+        "timings": {},
+    }
+
+
+def _segmented(uid: str, analysis: Analysis, folder: Path) -> Segmented:
+    return {
+        "series_uid": uid,
+        "folder": str(folder),
+        "reason": None,
+        "detail": "",
+        "results": [
+            {
+                "kind": item.kind,
+                "file": item.file_name,
+                "size": (folder / item.file_name).stat().st_size,
+                "summary": dict(item.summary),
+            }
+            for item in analysis.results
+        ],
+        "findings": list(analysis.findings),
+        "held": list(analysis.held),
+        "timings": dict(analysis.timings),
+    }
 
 
 @contextmanager

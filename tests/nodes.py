@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from peers import HOST, Orthanc, end, free_port, is_alive, tail, wait_until
+from shapes import assert_said
 
 from dicomnode import settings
 from dicomnode.domain.quality import QualityPolicy
@@ -259,7 +260,9 @@ class Node:
     def status(self) -> Status:
         """Return what `dicomnode status --json` says."""
         with self.ledger.transaction() as tx:
-            return overview.overview(tx, limit=500, rules=self.settings.association_rules)
+            said = overview.overview(tx, limit=500, rules=self.settings.association_rules)
+        assert_said("status", said)
+        return said
 
     def events(self, study_uid: str) -> list[Status]:
         """Return the events of a study, oldest first."""

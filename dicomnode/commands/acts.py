@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicomnode.commands.common import ConfigOption, out
+from dicomnode.commands.common import DONE, FAILED, AsJson, ConfigOption, say, tell
+from dicomnode.commands.shapes import Act
 from dicomnode.errors import SettingsError
 from dicomnode.settings import load
 
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
     from dicomnode.ledger import Transaction
 
 
-def _act(config: Path | None, act: Callable[[Transaction, str], int], done: str) -> None:
+def _act(
+    act: str,
+    config: Path | None,
+    do: Callable[[Transaction, str], int],
+    done: str,
+    *,
+    as_json: bool,
+) -> None:
     """Do something to the ledger in the name of the user who is logged in."""
     from dicomnode.ledger import Ledger
     from dicomnode.ledger.schema import upgrade
@@ -28,9 +36,13 @@ def _act(config: Path | None, act: Callable[[Transaction, str], int], done: str)
     ledger = Ledger(settings.ledger_url, settings.node.id)
     upgrade(ledger)
     with ledger.transaction() as tx:
-        count = act(tx, getpass.getuser())
-    out.print(done if count else "nothing to do", highlight=False, soft_wrap=True)
-    raise typer.Exit(0 if count else 1)
+        count = int(do(tx, getpass.getuser()))
+    if as_json:
+        facts: Act = {"act": act, "count": count}
+        say(facts)
+    else:
+        tell(done if count else "nothing to do")
+    raise typer.Exit(DONE if count else FAILED)
 
 
 def release(
@@ -40,38 +52,65 @@ def release(
         bool, typer.Option("--promises", help="Let it be purged although a peer was promised it.")
     ] = False,
     config_option: ConfigOption = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Release a study that is held, once what it was held for is settled."""
+    """Release a study that is held, once what it was held for is settled.
+
+    For example: dicomnode release 1.2.3 --reason "the PACS has the right patient"
+    """
     from dicomnode.ledger import actions
     from dicomnode.ledger import promises as given
 
     if promises:
-        _act(config_option, lambda tx, who: given.release(tx, study, who, reason), "released")
+        _act(
+            "release",
+            config_option,
+            lambda tx, who: given.release(tx, study, who, reason),
+            "released",
+            as_json=as_json,
+        )
         return
-    _act(config_option, lambda tx, who: actions.release_study(tx, study, who, reason), "released")
+    _act(
+        "release",
+        config_option,
+        lambda tx, who: actions.release_study(tx, study, who, reason),
+        "released",
+        as_json=as_json,
+    )
 
 
 def requeue(
     job: Annotated[int | None, typer.Option(help="A refused or quarantined job.")] = None,
     delivery: Annotated[int | None, typer.Option(help="A delivery: it is sent again.")] = None,
     config_option: ConfigOption = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Have a job analysed again, or a delivery sent again; by the numbers that `status` shows."""
+    """Have a job analysed again, or a delivery sent again; by the numbers that `status` shows.
+
+    For example: dicomnode requeue --job 12
+    """
     from dicomnode.ledger import actions
 
     if (job is None) == (delivery is None):
         raise SettingsError("expected either --job or --delivery")
-    if job is not None:
-        _act(config_option, lambda tx, who: actions.requeue_job(tx, job, who), "queued")
-    elif delivery is not None:
-        _act(config_option, lambda tx, who: actions.requeue_delivery(tx, delivery, who), "queued")
+
+    def do(tx: Transaction, who: str) -> int:
+        if job is not None:
+            return actions.requeue_job(tx, job, who)
+        return 0 if delivery is None else actions.requeue_delivery(tx, delivery, who)
+
+    _act("requeue", config_option, do, "queued", as_json=as_json)
 
 
 def analyze(
     series: Annotated[str, typer.Argument(metavar="UID", help="Series Instance UID.")],
     config_option: ConfigOption = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Analyse a series that another one was chosen over, by the rule that matches it."""
+    """Analyse a series that another one was chosen over, by the rule that matches it.
+
+    For example: dicomnode analyze 1.2.3.4
+    """
     from dicomnode.domain.choosing import choose_alone
     from dicomnode.ledger.choosing import analyze_by_hand
 
@@ -86,7 +125,7 @@ def analyze(
             raise SettingsError(f"it cannot be analysed: {verdict.code}: {verdict.why}")
         return int(verdict is not None)
 
-    _act(config_option, act, "queued")
+    _act("analyze", config_option, act, "queued", as_json=as_json)
 
 
 def withdraw(
@@ -100,13 +139,18 @@ def withdraw(
         ),
     ] = False,
     config_option: ConfigOption = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Withdraw results that were delivered, or were to be: archives with `iocm: true` are told."""
+    """Withdraw results that were delivered, or were to be: archives with `iocm: true` are told.
+
+    For example: dicomnode withdraw 1.2.3 --reason "wrong side marked"
+    """
     from dicomnode.domain.withdrawal import WITHDRAWN, WITHDRAWN_FOR_QUALITY
     from dicomnode.ledger import withdrawals
 
     by_note = load(config_option).by_note
     _act(
+        "withdraw",
         config_option,
         lambda tx, who: withdrawals.withdraw(
             tx,
@@ -118,6 +162,7 @@ def withdraw(
             by_note=by_note,
         ),
         "withdrawn",
+        as_json=as_json,
     )
 
 
@@ -129,8 +174,12 @@ def acknowledge(
         str | None, typer.Option(help="Calling AE title that was refused: not shown again.")
     ] = None,
     config_option: ConfigOption = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Take events, and requestors that were refused, off the list of what needs attention."""
+    """Take events, and requestors that were refused, off the list of what needs attention.
+
+    For example: dicomnode acknowledge 7 8
+    """
     from dicomnode.ledger import actions, strangers
 
     ids = tuple(events or ())
@@ -139,7 +188,7 @@ def acknowledge(
         count = actions.acknowledge(tx, ids, who) if ids or ae is None else 0
         return count + (strangers.acknowledge(tx, ae, who) if ae is not None or not ids else 0)
 
-    _act(config_option, act, "acknowledged")
+    _act("acknowledge", config_option, act, "acknowledged", as_json=as_json)
 
 
 COMMANDS = (release, requeue, analyze, withdraw, acknowledge)

@@ -8,13 +8,21 @@ from typing import Annotated
 import typer
 
 from dicomnode import views
-from dicomnode.commands.common import AsJson, ConfigOption, out, say
+from dicomnode.commands import completing
+from dicomnode.commands.common import DONE, FAILED, AsJson, ConfigOption, out, say, tell
+from dicomnode.commands.shapes import Echo
+from dicomnode.domain.outcomes import Done
 from dicomnode.errors import SettingsError
 from dicomnode.settings import load
 
 
 def probe(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of a destination.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Of a destination.", autocompletion=completing.destinations
+        ),
+    ],
     as_json: AsJson = False,
     config_option: ConfigOption = None,
 ) -> None:
@@ -33,7 +41,37 @@ def probe(
     else:
         views.print_probe(out, facts)
     whole = facts["answer"] == "DONE" and all(row["gets"] for row in facts["profile"])
-    raise typer.Exit(0 if whole else 1)
+    raise typer.Exit(DONE if whole else FAILED)
+
+
+def echo(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Of a destination; or of a peer.",
+            autocompletion=completing.destinations_and_archives,
+        ),
+    ],
+    config_option: ConfigOption = None,
+    query: Annotated[
+        bool, typer.Option("--query", help="Ask a peer with `query: true` by C-FIND.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a destination for C-ECHO, or a peer whether it answers queries; ends with 1 if not.
+
+    For example: dicomnode echo pacs -c dicomnode.yaml
+    """
+    from dicomnode.echoes import echo_destination, query_peer
+
+    answer = (query_peer if query else echo_destination)(load(config_option), name)
+    facts: Echo = {"name": name, "answer": answer.code, "detail": getattr(answer, "detail", "")}
+    if as_json:
+        say(facts)
+    else:
+        tell(f"{name}: {facts['answer']} {facts['detail']}".rstrip())
+    raise typer.Exit(DONE if isinstance(answer, Done) else FAILED)
 
 
 def rules(
@@ -46,7 +84,11 @@ def rules(
         typer.Option(metavar="UID", help="A study that came, or one of its series, instead."),
     ] = None,
     sending_ae: Annotated[
-        str | None, typer.Option(help="Calling AE title that the folder would come from.")
+        str | None,
+        typer.Option(
+            help="Calling AE title that the folder would come from.",
+            autocompletion=completing.titles,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -77,21 +119,6 @@ def rules(
     for one in found:
         out.print(f"Study {one['study_uid']}", highlight=False, markup=False)
         views.print_series(out, one["series"])
-
-
-def echo(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of a destination; or of a peer.")],
-    config_option: ConfigOption = None,
-    query: Annotated[
-        bool, typer.Option("--query", help="Ask a peer with `query: true` by C-FIND.")
-    ] = False,
-) -> None:
-    """Ask a destination for C-ECHO, or a peer whether it answers queries."""
-    from dicomnode.echoes import echo_destination, query_peer
-
-    answer = (query_peer if query else echo_destination)(load(config_option), name)
-    out.print(f"{name}: {answer.code} {getattr(answer, 'detail', '')}".rstrip())
-    raise typer.Exit(0 if answer.code == "DONE" else 1)
 
 
 COMMANDS = (echo, probe, rules)

@@ -44,6 +44,11 @@ def settings_of(argument: Path | None, option: Path | None) -> Settings:
     return settings
 
 
+def tell(text: str) -> None:
+    """Write a line for people to standard output, as it is."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def say(facts: object) -> None:
     """Write facts as JSON to standard output."""
-    sys.stdout.write(json.dumps(facts, indent=2, default=str) + "\n")
+    sys.stdout.write(json.dumps(facts, indent=2) + "\n")

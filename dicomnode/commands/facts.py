@@ -10,13 +10,21 @@ import typer
 from rich.console import Console
 
 from dicomnode import views
+from dicomnode.commands import completing
 from dicomnode.commands.common import AsJson, Config, ConfigOption, out, say, settings_of
 from dicomnode.errors import SettingsError
 from dicomnode.settings import load
 
-States = Annotated[
-    list[str] | None, typer.Option("--state", help="Only in this state; again for more.")
-]
+
+def _state(life: str) -> Any:
+    """Return the option that names states of a life."""
+    return typer.Option(
+        "--state",
+        help="Only in this state; again for more.",
+        autocompletion=completing.states(life),
+    )
+
+
 Limit = Annotated[int, typer.Option(min=1, help="Rows at most.")]
 
 
@@ -29,7 +37,10 @@ def status(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Rows a table at most.")] = 20,
 ) -> None:
-    """Show what came, what went, what is stuck and why."""
+    """Show what came, what went, what is stuck and why.
+
+    For example: dicomnode status dicomnode.yaml --study 1.2.3
+    """
     from dicomnode.ledger import Ledger, overview
     from dicomnode.ledger.schema import upgrade
 
@@ -83,7 +94,7 @@ def _show(
 
 
 def studies(
-    state: States = None,
+    state: Annotated[list[str] | None, _state("study")] = None,
     limit: Limit = 50,
     as_json: AsJson = False,
     config: ConfigOption = None,
@@ -96,7 +107,7 @@ def studies(
 
 
 def jobs(
-    state: States = None,
+    state: Annotated[list[str] | None, _state("job")] = None,
     limit: Limit = 50,
     as_json: AsJson = False,
     config: ConfigOption = None,
@@ -109,7 +120,7 @@ def jobs(
 
 
 def deliveries(
-    state: States = None,
+    state: Annotated[list[str] | None, _state("delivery")] = None,
     limit: Limit = 50,
     as_json: AsJson = False,
     config: ConfigOption = None,

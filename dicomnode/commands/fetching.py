@@ -11,9 +11,10 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from dicomnode.commands.common import FAILED, REFUSED
+from dicomnode.commands.common import DONE, FAILED, REFUSED, say
+from dicomnode.commands.shapes import Fetched
 from dicomnode.domain.identifiers import InvalidUIDError, SeriesUID, StudyUID, parse_uid
-from dicomnode.domain.outcomes import Done, Refuse
+from dicomnode.domain.outcomes import Done, Outcome, Refuse
 from dicomnode.domain.retrieval import Wanted
 from dicomnode.errors import SettingsError
 from dicomnode.services import fetch as service
@@ -33,6 +34,8 @@ def fetch_studies(
     out: Console,
     err: Console,
     who: str | None = None,
+    *,
+    as_json: bool = False,
 ) -> int:
     """Fetch studies one after the other; return the exit code.
 
@@ -44,6 +47,7 @@ def fetch_studies(
     service.sources(settings, peer)  # what is wrong there is told before anything is begun
     context = open_context(settings, service.NAME)
     codes = set()
+    found: list[Fetched] = []
     with context.spool.only(service.NAME), _stopped_by_signals(context):
         context.spool.clear_tmp()
         for path in context.spool.left_arriving():
@@ -56,8 +60,13 @@ def fetch_studies(
                 report = service.fetch(
                     context, one, peer=peer, who=who or getpass.getuser(), show=show
                 )
-            codes.add(_tell(one, report, out, err))
+            found.append(_fetched(one, report))
+            codes.add(_code(report.outcome))
+            if not as_json:
+                _tell(one, report, out, err)
     context.ledger.close()
+    if as_json:
+        say(found)
     return FAILED if FAILED in codes else max(codes)
 
 
@@ -123,18 +132,40 @@ def _shown(console: Console) -> Iterator[service.Show]:
         yield show
 
 
-def _tell(wanted: Wanted, report: Report, out: Console, err: Console) -> int:
+def _code(outcome: Outcome) -> int:
+    if isinstance(outcome, Done):
+        return DONE
+    return REFUSED if isinstance(outcome, Refuse) else FAILED
+
+
+def _fetched(wanted: Wanted, report: Report) -> Fetched:
+    outcome = report.outcome
+    came = isinstance(outcome, Done)
+    return {
+        "study_uid": wanted.study_uid,
+        "series_uid": wanted.series_uid,
+        "peer": report.stage.peer,
+        "method": report.stage.method,
+        "state": "FETCHED" if came else "FAILED",
+        "instances": report.stage.expected,
+        "reason": None if came else outcome.code,
+        "detail": "" if isinstance(outcome, Done) else outcome.detail,
+        "warning": outcome.warning if isinstance(outcome, Done) else "",
+        "failed_uids": list(report.failed_uids),
+    }
+
+
+def _tell(wanted: Wanted, report: Report, out: Console, err: Console) -> None:
     stage, outcome = report.stage, report.outcome
     what = wanted.series_uid or wanted.study_uid
     if isinstance(outcome, Done):
         text = f"{what}: {stage.expected} instances from {stage.peer} by C-{stage.method}"
         warning = f"; {outcome.warning}" if outcome.warning else ""
         out.print(text + warning, highlight=False, soft_wrap=True)
-        return 0
+        return
     lines = [f"{what}: {stage.peer}: {outcome.code}: {outcome.detail}"]
     lines += [f"  failed: {uid}" for uid in report.failed_uids[:MAX_UIDS]]
     if len(report.failed_uids) > MAX_UIDS:
         lines.append(f"  and {len(report.failed_uids) - MAX_UIDS} more")
     for line in lines:
         err.print(line, style="red", highlight=False, markup=False, soft_wrap=True)
-    return REFUSED if isinstance(outcome, Refuse) else FAILED

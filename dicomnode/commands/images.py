@@ -6,11 +6,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from dicomnode import logs
-from dicomnode.commands.common import Config, ConfigOption, err, out, settings_of
+from dicomnode.commands import completing
+from dicomnode.commands.common import (
+    REFUSED,
+    AsJson,
+    Config,
+    ConfigOption,
+    err,
+    out,
+    say,
+    settings_of,
+)
 from dicomnode.domain.plans import ModelOptions
-from dicomnode.errors import SettingsError
+from dicomnode.errors import Refusal, SettingsError
 from dicomnode.settings import load
 
 
@@ -44,12 +55,18 @@ def segment(
     uncommissioned: Annotated[
         bool, typer.Option("--uncommissioned", help="Run a model that is not commissioned.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Analyse a folder without any network: DICOM in, SEG, preview and SR out."""
+    """Analyse a folder without any network: DICOM in, SEG, preview and SR out.
+
+    Ends with 3 where every series of the folder was refused.
+
+    For example: dicomnode segment /data/ct -o results --model demo
+    """
     from dicomnode.offline import segment_folder
 
     logs.set_up("segment")
-    segment_folder(
+    found = segment_folder(
         folder,
         output,
         model=model,
@@ -69,8 +86,15 @@ def segment(
             body_crop=body_crop,
         ),
         monoenergetic=monoenergetic,
-        console=out,
+        console=Console(quiet=True) if as_json else out,
     )
+    if as_json:
+        say(found)
+    if not any(one["folder"] for one in found):
+        first = found[0]
+        if as_json:
+            raise typer.Exit(REFUSED)
+        raise Refusal(str(first["reason"]), first["detail"])
 
 
 def fetch(
@@ -83,21 +107,30 @@ def fetch(
     ] = None,
     peer: Annotated[
         str | None,
-        typer.Option("--from", metavar="PEER", help="Default: whichever has it, of `query: true`."),
+        typer.Option(
+            "--from",
+            metavar="PEER",
+            help="Default: whichever has it, of `query: true`.",
+            autocompletion=completing.archives,
+        ),
     ] = None,
     config_option: ConfigOption = None,
     who: Annotated[
         str | None, typer.Option(metavar="NAME", help="Who wants it; default: who is logged in.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Fetch studies that were not routed from an archive; they are analysed as if they had been."""
+    """Fetch studies that were not routed from an archive; they are analysed as if they had been.
+
+    For example: dicomnode fetch dicomnode.yaml --study 1.2.3 --from PACS
+    """
     from dicomnode.commands.fetching import fetch_studies
 
     logs.set_up("fetch")
     settings = settings_of(config, config_option)
     if series is not None and len(study) > 1:
         raise SettingsError("--series goes with one --study")
-    raise typer.Exit(fetch_studies(settings, study, series, peer, out, err, who))
+    raise typer.Exit(fetch_studies(settings, study, series, peer, out, err, who, as_json=as_json))
 
 
 def demo(
@@ -105,7 +138,10 @@ def demo(
         Path, typer.Option("--output", "-o", help="Folder for what it makes.")
     ] = Path("demo-output"),
 ) -> None:
-    """Show the whole job on this machine: a synthetic CT in, its results back in an archive."""
+    """Show the whole job on this machine: a synthetic CT in, its results back in an archive.
+
+    For example: dicomnode demo -o demo-output
+    """
     from dicomnode.demo.demonstration import demonstrate
 
     raise typer.Exit(demonstrate(output, out))

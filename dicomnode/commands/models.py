@@ -6,7 +6,6 @@ Exit codes as everywhere; `verify` ends with 1 if a file is missing or differs,
 
 from __future__ import annotations
 
-import getpass
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,12 +17,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from dicomnode import commissioning, logs
+from dicomnode.commands import completing
 from dicomnode.commands.common import FAILED, AsJson, out, say
 from dicomnode.errors import DicomnodeError, SettingsError
 from dicomnode.model_views import (
     describe_card,
-    print_agreement,
     print_cards,
     print_description,
     print_installed,
@@ -59,7 +57,9 @@ Weights = Annotated[
 ModelFolder = Annotated[
     list[Path] | None, typer.Option(help="A folder with more model cards; again for more.")
 ]
-Model = Annotated[str, typer.Argument(metavar="ID", help="Of the catalog.")]
+Model = Annotated[
+    str, typer.Argument(metavar="ID", help="Of the catalog.", autocompletion=completing.models)
+]
 Replace = Annotated[
     bool, typer.Option("--replace", help="Trust files other than those recorded at first.")
 ]
@@ -84,9 +84,12 @@ def list_models(
     model_folder: ModelFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the models: installed or not, structures, spacing, licence."""
-    with _errors():
-        catalog = _place(config, weights, model_folder).catalog()
+    """List the models: installed or not, structures, spacing, licence.
+
+    For example: dicomnode models list
+    """
+    with named_errors():
+        catalog = place_of(config, weights, model_folder).catalog()
         cards = [describe_card(catalog.card(model_id)) for model_id in catalog.ids()]
     if as_json:
         say(cards)
@@ -102,9 +105,12 @@ def show(
     model_folder: ModelFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show all that a model's card says: intended use, limits, figures, parts, commissioning."""
-    with _errors():
-        description = describe_card(_card(_place(config, weights, model_folder), model))
+    """Show all that a model's card says: intended use, limits, figures, parts, commissioning.
+
+    For example: dicomnode models show demo
+    """
+    with named_errors():
+        description = describe_card(card_of(place_of(config, weights, model_folder), model))
     if as_json:
         say(description)
     else:
@@ -124,12 +130,15 @@ def install(
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch and install a model's weights; goes on where an earlier attempt was cut."""
-    with _errors():
-        place = _place(config, weights, model_folder)
+    """Fetch and install a model's weights; goes on where an earlier attempt was cut.
+
+    For example: dicomnode models install total-fast
+    """
+    with named_errors():
+        place = place_of(config, weights, model_folder)
         with _progress(quiet=as_json) as report:
             done = install_weights(
-                _card(place, model), address=address, report=report, replace=replace
+                card_of(place, model), address=address, report=report, replace=replace
             )
         _say_installed(done, place, as_json)
 
@@ -149,9 +158,12 @@ def import_models(
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
-    """Install weights that were carried here."""
-    with _errors():
-        place = _place(config, weights, model_folder)
+    """Install weights that were carried here.
+
+    For example: dicomnode models import ~/.totalsegmentator
+    """
+    with named_errors():
+        place = place_of(config, weights, model_folder)
         done: list[Installed] = []
         for path in paths:
             catalog = place.catalog()
@@ -165,19 +177,25 @@ def import_models(
 @app.command("verify")
 def verify_models(
     model: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Default: every installed model.")
+        str | None,
+        typer.Argument(
+            metavar="[ID]", help="Default: every installed model.", autocompletion=completing.models
+        ),
     ] = None,
     config: Config = None,
     weights: Weights = None,
     model_folder: ModelFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the files of models with their recorded SHA-256."""
-    with _errors():
-        place = _place(config, weights, model_folder)
+    """Compare the files of models with their recorded SHA-256.
+
+    For example: dicomnode models verify demo
+    """
+    with named_errors():
+        place = place_of(config, weights, model_folder)
         catalog = place.catalog()
         cards = [catalog.card(model_id) for model_id in catalog.ids()]
-        wanted = [_card(place, model)] if model else [card for card in cards if _begun(card)]
+        wanted = [card_of(place, model)] if model else [card for card in cards if _begun(card)]
     faults = {card.id: _fault(card) for card in wanted}
     if as_json:
         say([{"model": key, "good": not value, "fault": value} for key, value in faults.items()])
@@ -189,65 +207,7 @@ def verify_models(
     raise typer.Exit(FAILED if any(faults.values()) else 0)
 
 
-@app.command()
-def commission(
-    model: Model,
-    reference: Annotated[
-        Path | None, typer.Option(help="Folder of a CT series' DICOM files: the reference case.")
-    ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="Its labels: labels.npz of this node, .nii or .nii.gz.")
-    ] = None,
-    accept: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Accept it without a case; the name is recorded."),
-    ] = None,
-    minimum: Annotated[
-        float, typer.Option(min=0, max=1, help="Mean Dice over the reference's structures.")
-    ] = 0.8,
-    by: Annotated[str | None, typer.Option(help="Who does this.", metavar="NAME")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
-    exact: Annotated[bool, typer.Option("--exact", help="As rules with `mode: exact`.")] = False,
-    config: Config = None,
-    weights: Weights = None,
-    model_folder: ModelFolder = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run a reference case and record how a model agrees with it; only then it serves patients."""
-    logs.set_up("commission")
-    with _errors():
-        place = _place(config, weights, model_folder)
-        card = _card(place, model)
-        if card.demonstration:
-            raise SettingsError(f"model {model!r} is for demonstration and never serves patients")
-        if accept is not None and (reference or labels):
-            raise SettingsError("either --accept NAME, or --reference FOLDER with --labels FILE")
-        agreement = None
-        if accept is None:
-            if reference is None or labels is None:
-                raise SettingsError("expected --reference FOLDER and --labels FILE")
-            from dicomnode.reference import run_reference  # loads the model
-
-            agreement = run_reference(
-                card, place.folders, reference, labels, minimum=minimum, device=device, exact=exact
-            )
-        entry = commissioning.record(card, _name(accept or by), agreement)
-    log.info("MODEL_COMMISSIONED", extra={"fields": entry.model_dump(exclude={"agreement"})})
-    if as_json:
-        say(entry.model_dump())
-    else:
-        print_agreement(out, entry)
-    raise typer.Exit(0 if entry.passed else FAILED)
-
-
-def _name(given: str | None) -> str:
-    name = (given if given is not None else getpass.getuser()).strip()
-    if not name:
-        raise SettingsError("expected the name of a person")
-    return name
-
-
-def _place(config: Path | None, weights: Path | None, folders: list[Path] | None) -> Place:
+def place_of(config: Path | None, weights: Path | None, folders: list[Path] | None) -> Place:
     settings = load(config)
     return Place(
         folders=(*settings.work.model_folders, *(folders or ())),
@@ -255,7 +215,7 @@ def _place(config: Path | None, weights: Path | None, folders: list[Path] | None
     )
 
 
-def _card(place: Place, model: str) -> ModelCard:
+def card_of(place: Place, model: str) -> ModelCard:
     return place.catalog().card(model)
 
 
@@ -272,7 +232,7 @@ def _fault(card: ModelCard) -> str:
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def named_errors() -> Iterator[None]:
     """Tell a fault of weights (exit code 1) from one of cards and arguments (2)."""
     try:
         yield

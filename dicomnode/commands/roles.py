@@ -10,7 +10,10 @@ from dicomnode.settings import find_config
 
 
 def run(config: Config = None, config_option: ConfigOption = None) -> None:
-    """Run the whole node: receive, tick, work, send and web as child processes."""
+    """Run the whole node: receive, tick, work, send and web as child processes.
+
+    For example: dicomnode run dicomnode.yaml
+    """
     from dicomnode.services.supervise import roles_of, supervise
 
     logs.set_up("run")
@@ -20,7 +23,10 @@ def run(config: Config = None, config_option: ConfigOption = None) -> None:
 
 
 def receive(config: Config = None, config_option: ConfigOption = None) -> None:
-    """Run the receive role: C-STORE into the spool and the ledger."""
+    """Run the receive role: C-STORE into the spool and the ledger.
+
+    For example: dicomnode receive dicomnode.yaml
+    """
     from dicomnode.services import receive as service
 
     logs.set_up("receive")
@@ -28,7 +34,10 @@ def receive(config: Config = None, config_option: ConfigOption = None) -> None:
 
 
 def tick(config: Config = None, config_option: ConfigOption = None) -> None:
-    """Run the tick role: close quiet studies, take back lost jobs."""
+    """Run the tick role: close quiet studies, take back lost jobs.
+
+    For example: dicomnode tick dicomnode.yaml
+    """
     from dicomnode.services import tick as service
 
     logs.set_up("tick")
@@ -36,7 +45,10 @@ def tick(config: Config = None, config_option: ConfigOption = None) -> None:
 
 
 def work(config: Config = None, config_option: ConfigOption = None) -> None:
-    """Run the work role: analyse what is queued."""
+    """Run the work role: analyse what is queued.
+
+    For example: dicomnode work dicomnode.yaml
+    """
     from dicomnode.services import work as service
 
     logs.set_up("work")
@@ -44,7 +56,10 @@ def work(config: Config = None, config_option: ConfigOption = None) -> None:
 
 
 def send(config: Config = None, config_option: ConfigOption = None) -> None:
-    """Run the send role: store results at their destinations."""
+    """Run the send role: store results at their destinations.
+
+    For example: dicomnode send dicomnode.yaml
+    """
     from dicomnode.services import send as service
 
     logs.set_up("send")
@@ -52,7 +67,10 @@ def send(config: Config = None, config_option: ConfigOption = None) -> None:
 
 
 def web(config: Config = None, config_option: ConfigOption = None) -> None:
-    """Run the web role: the operator's page, its API and the metrics."""
+    """Run the web role: the operator's page, its API and the metrics.
+
+    For example: dicomnode web dicomnode.yaml
+    """
     from dicomnode.web import serving
 
     logs.set_up("web")

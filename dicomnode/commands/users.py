@@ -5,12 +5,13 @@ from __future__ import annotations
 import getpass
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from dicomnode.commands.common import AsJson, out, say
+from dicomnode.commands.common import AsJson, out, say, tell
+from dicomnode.commands.shapes import User, UserAct
 from dicomnode.domain.page import UserRole
 from dicomnode.errors import SettingsError
 from dicomnode.settings import load
@@ -41,6 +42,13 @@ def _password(*, from_stdin: bool) -> str:
     return first
 
 
+def _done(facts: UserAct, text: str, *, as_json: bool) -> None:
+    if as_json:
+        say(facts)
+    else:
+        tell(text)
+
+
 @app.command()
 def add(
     name: Name,
@@ -50,26 +58,38 @@ def add(
         bool, typer.Option("--no-password", help="A reverse proxy signs in, or tokens only.")
     ] = False,
     config: Config = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Add a user."""
+    """Add a user.
+
+    For example: dicomnode users add vera --role operator -c dicomnode.yaml
+    """
     password = None if no_password else _password(from_stdin=password_stdin)
     _users(config).add(name, role, password)
-    out.print(f"{name}: {role}", highlight=False)
+    _done({"name": name, "act": "added", "role": role}, f"{name}: {role}", as_json=as_json)
 
 
 @app.command()
-def remove(name: Name, config: Config = None) -> None:
-    """Remove a user; sessions and tokens end at once."""
+def remove(name: Name, config: Config = None, as_json: AsJson = False) -> None:
+    """Remove a user; sessions and tokens end at once.
+
+    For example: dicomnode users remove vera -c dicomnode.yaml
+    """
     _users(config).remove(name)
-    out.print(f"{name}: removed", highlight=False)
+    _done({"name": name, "act": "removed"}, f"{name}: removed", as_json=as_json)
 
 
 @app.command()
-def passwd(name: Name, password_stdin: Stdin = False, config: Config = None) -> None:
-    """Give a user a new password; the sessions before end at once."""
+def passwd(
+    name: Name, password_stdin: Stdin = False, config: Config = None, as_json: AsJson = False
+) -> None:
+    """Give a user a new password; the sessions before end at once.
+
+    For example: dicomnode users passwd vera -c dicomnode.yaml
+    """
     users = _users(config)
     users.set_password(name, _password(from_stdin=password_stdin))
-    out.print(f"{name}: changed", highlight=False)
+    _done({"name": name, "act": "changed"}, f"{name}: changed", as_json=as_json)
 
 
 @app.command()
@@ -80,14 +100,20 @@ def token(
         str | None, typer.Option(metavar="ID", help="Take this token back instead.")
     ] = None,
     config: Config = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Make a token with which a program comes in a user's name; it is shown once."""
+    """Make a token with which a program comes in a user's name; it is shown once.
+
+    For example: dicomnode users token prometheus --days 365 -c dicomnode.yaml
+    """
     users = _users(config)
     if revoke is not None:
         users.revoke_token(name, revoke)
-        out.print(f"{name}: token {revoke} revoked", highlight=False)
+        said = f"{name}: token {revoke} revoked"
+        _done({"name": name, "act": "revoked"}, said, as_json=as_json)
         return
-    out.print(users.add_token(name, days), highlight=False, soft_wrap=True)
+    made = users.add_token(name, days)
+    _done({"name": name, "act": "made", "token": made}, made, as_json=as_json)
 
 
 @app.command("list")
@@ -95,8 +121,11 @@ def list_users(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """List users, their roles and tokens."""
-    rows: list[dict[str, Any]] = [
+    """List users, their roles and tokens.
+
+    For example: dicomnode users list --json -c dicomnode.yaml
+    """
+    rows: list[User] = [
         {
             "name": name,
             "role": user.role,

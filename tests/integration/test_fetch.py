@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,8 +19,11 @@ from nodes import Node
 from peers import HOST, Dcmqrscp, Dcmtk, Orthanc, free_port, wait_until
 from pydicom.uid import ExplicitVRLittleEndian
 from rich.console import Console
+from shapes import assert_said
 from small_ct import CT, encoded, instance
+from typer.testing import CliRunner
 
+from dicomnode import cli
 from dicomnode.commands.fetching import fetch_studies
 from dicomnode.errors import SettingsError
 from dicomnode.instances import file_prefix
@@ -131,8 +135,12 @@ def test_orthanc_by_c_move_and_again(
     status = fetched.wait_for(lambda s: s["studies"][0]["state"] == "CLOSED", 5)
     assert "FETCHED" in [event["detail"] for event in fetched.events(STUDY)][-1]
 
-    again = run(fetched, peer="ARCHIVE")
-    assert again.code == 0
+    said = CliRunner().invoke(
+        cli.app, ["fetch", str(fetched.config), "--study", STUDY, "--from", "ARCHIVE", "--json"]
+    )
+    assert said.exit_code == 0
+    assert_said("fetch", json.loads(said.stdout))
+    assert json.loads(said.stdout)[0]["instances"] == 4
     status = fetched.wait_for(lambda s: s["studies"][0]["state"] == "CLOSED", 5)
     assert status["counts"]["instances"] == 4
     assert fetched.attention() == []

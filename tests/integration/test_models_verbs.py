@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from file_server import FileServer, serve
+from shapes import assert_said
 from tiny_nnunet import write_folder
 from upstream_formats import V1_TRAINER, V2_TRAINER, small, write_v1, write_v2, zip_up
 
@@ -86,6 +87,7 @@ def test_list_and_show_tell_what_there_is(run: Run) -> None:
     for model in ("demo", "total-v1", "total-v1-fast", "total-v2-fastest"):
         assert re.search(rf"^{model} ", shown, re.MULTILINE)
     code, shown, _ = run("models", "list", "--json")
+    assert_said("models list", json.loads(shown))
     cards = {card["id"]: card for card in json.loads(shown)}
     assert (cards["demo"]["installed"], cards["total-v1"]["installed"]) == (True, False)
     assert len(cards["total-v2"]["structures"]) == 117
@@ -132,6 +134,10 @@ def test_from_download_to_patients(
     code, shown, said = run(*segment, tmp_path / "out")
     assert code == 3
     assert "MODEL_NOT_COMMISSIONED" in said
+    code, shown, _ = run(*segment, tmp_path / "out", "--json")
+    assert code == 3
+    assert_said("segment", json.loads(shown))
+    assert [one["reason"] for one in json.loads(shown)] == ["MODEL_NOT_COMMISSIONED"]
     assert f"dicomnode models commission {model}" in said
     assert not (tmp_path / "out").exists()
     assert run(*segment, tmp_path / "out", "--uncommissioned")[0] == 0
@@ -149,8 +155,14 @@ def test_from_download_to_patients(
     code, shown, _ = run(*commission, "--labels", labels, "--exact", "--by", "Dr. A", "--json")
     assert code == 0
     entry = json.loads(shown)
+    assert_said("models commission", entry)
     assert (entry["passed"], entry["by"], entry["agreement"]["mean_dice"]) == (True, "Dr. A", 1.0)
-    assert run(*segment, tmp_path / "again")[0] == 0
+    code, shown, _ = run(*segment, tmp_path / "again", "--json")
+    assert code == 0
+    (one,) = json.loads(shown)
+    assert_said("segment", [one])
+    assert [item["kind"] for item in one["results"]] == ["seg", "preview", "sr"]
+    assert Path(one["folder"], one["results"][0]["file"]).stat().st_size > 0
 
     other = dict(np.load(labels))
     other["labels"] = (other["labels"] + 1) % 105
@@ -199,6 +211,7 @@ def test_import_takes_a_whole_tree(run: Run, release: FileServer, tmp_path: Path
         (old / TASK).rename(release.folder / TASK)
         (new / DATASET).rename(release.folder / DATASET)
     assert code == 0
+    assert_said("models import", json.loads(shown))
     found = {(item["model"], item["part"], item["new"]) for item in json.loads(shown)}
     assert found == {("total-v1-fast", "total", True), ("total-v2-fastest", "total", True)}
     code, shown, _ = run("models", "verify", "--json")
