@@ -270,16 +270,13 @@ def hold_study(tx: Transaction, study_id: int, reason: str) -> int:
     )
 
 
-def take_back(tx: Transaction) -> int:
-    """Make every delivery of this node that was under way pending again; return how many.
+def take_back(tx: Transaction, destination: str | None = None) -> int:
+    """Make deliveries of this node that were under way pending again; return how many.
 
-    For a sender that starts: it is the node's only one, so whatever was under way is not any more.
-    Whether the peer has the object is unknown; the same bytes are sent once more.
+    For who is the only sender and has nothing under way: all, or those to one destination. Whether
+    the peer has the object is unknown; the same bytes are sent once more.
     """
-    return _step_all(
-        tx,
-        "retry",
-        "SENDER_LOST",
-        delivery.c.state == SENDING,
-        delivery.c.node_id == tx.node_id,
-    )
+    where = [delivery.c.state == SENDING, delivery.c.node_id == tx.node_id]
+    if destination is not None:
+        where.append(delivery.c.destination == destination)
+    return _step_all(tx, "retry", "SENDER_LOST", *where)

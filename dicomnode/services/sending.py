@@ -55,16 +55,25 @@ class Sender(ABC):
 
     def run_until_stopped(self) -> None:
         """Send until the role is to stop, or these settings are no longer those that apply."""
-        look_at = 0.0
+        look_at, lost_sight = 0.0, False
         while self._goes_on():
             try:
+                if lost_sight:
+                    self._take_back()
+                    lost_sight = False
                 self.send_due()
                 if time.monotonic() >= look_at:
                     self.call_late()
                     look_at = time.monotonic() + LATE_EVERY_SECONDS
             except LedgerError:
                 log.exception("LEDGER_UNAVAILABLE")
+                lost_sight = True
             self._context.stop.wait(IDLE_SECONDS)
+
+    def _take_back(self) -> None:
+        """Have what was under way due again: what its attempt came to could not be recorded."""
+        with self._context.ledger.transaction() as tx:
+            deliveries.take_back(tx, self._destination)
 
     def _goes_on(self) -> bool:
         return not (self._context.stop.is_set() or self._is_over())
@@ -174,6 +183,8 @@ def _attempt(
     except OSError as error:
         log.exception("STORAGE_FAILED")
         return Retry("STORAGE_FAILED", f"the spool failed ({type(error).__name__})"), None, False
+    except LedgerError:
+        raise  # that is nobody's attempt
     except Exception as error:  # a fault of this software ends one attempt, never the sending
         log.exception("SENDING_FAILED")
         return Retry("SENDING_FAILED", f"see the log ({type(error).__name__})"), None, False
