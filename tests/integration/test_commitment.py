@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,33 +24,16 @@ MakeNode = Callable[..., Node]
 
 
 @pytest.fixture
-def archive() -> Iterator[MakeArchive]:
-    """Make archives that run."""
-    made: list[CommittingArchive] = []
-
-    def make(*arguments: Any, **keywords: Any) -> CommittingArchive:
-        made.append(CommittingArchive(*arguments, **keywords).start())
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.stop()
+def archive(start_archive: MakeArchive) -> MakeArchive:
+    """Make archives that commit as their script says."""
+    return partial(start_archive, CommittingArchive)
 
 
 @pytest.fixture
-def sending(tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeSending]:
+def sending(sending: MakeSending, monkeypatch: pytest.MonkeyPatch) -> MakeSending:
     """Make a sender to a port, which waits for reports over its association for a moment only."""
     monkeypatch.setattr("dicomnode.services.asking.REPORT_WAIT_SECONDS", 0.5)
-    made: list[Sending] = []
-
-    def make(port: int, **keywords: Any) -> Sending:
-        keywords = {"destination": REQUIRED, **keywords}
-        made.append(Sending(tmp_path / f"sending-{len(made)}", clock, port, **keywords))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+    return partial(sending, destination=REQUIRED)
 
 
 def receiver(node: MakeNode, port: int) -> Node:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -35,18 +35,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def sending(tmp_path: Path, clock: Any, folder: Path) -> Iterator[Callable[..., Sending]]:
-    made: list[Sending] = []
+def sending(sending: Callable[..., Sending], folder: Path) -> Callable[..., Sending]:
+    """Make a sender to the folder."""
 
     def make(**keys: Any) -> Sending:
         terms = {"peer": None, "folder": str(folder), "profile": "research", **keys}
-        made.append(Sending(tmp_path / "state", clock, 104, destination=terms))
-        return made[-1]
+        return sending(104, destination=terms)
 
-    (tmp_path / "state").mkdir()
-    yield make
-    for one in made:
-        one.close()
+    return make
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

@@ -24,20 +24,14 @@ MakeSending = Callable[..., Sending]
 
 
 @pytest.fixture
-def sending(tmp_path: Path, clock: Any) -> Iterator[MakeSending]:
+def sending(sending: Callable[..., Sending]) -> MakeSending:
     """Make a sender to a DICOMweb service."""
-    made: list[Sending] = []
 
     def make(url: str, **destination: Any) -> Sending:
-        send = {"timeout_seconds": 1.0}
-        folder = tmp_path / f"sending-{len(made)}"
         destination = {"peer": None, "stow_url": url, **destination}
-        made.append(Sending(folder, clock, 1, destination=destination, send=send))
-        return made[-1]
+        return sending(1, destination=destination, send={"timeout_seconds": 1.0})
 
-    yield make
-    for one in made:
-        one.close()
+    return make
 
 
 class Service:
