@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dicomnode.commands.shapes import Segmented
 from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.plans import FILES, Analysis, ModelOptions, Plan
 from dicomnode.domain.profiles import PROFILES
@@ -23,6 +22,7 @@ from dicomnode.domain.quality import QualityPolicy
 from dicomnode.errors import DicomnodeError, Refusal, SettingsError
 from dicomnode.instances import UnreadableError, read_header, split_file
 from dicomnode.pipeline import Analyzer
+from dicomnode.shapes import Segmented
 from inference.catalog import CatalogError, load_catalog
 
 log = logging.getLogger(__name__)

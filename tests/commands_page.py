@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from dicomnode import cli
-from dicomnode.commands.shapes import SHAPES
+from dicomnode.shapes import SHAPES
 
 HEAD = """# Commands
 

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from dicomnode.commands.shapes import SHAPES
+from dicomnode.shapes import SHAPES
 
 
 def assert_said(command: str, value: Any) -> None:

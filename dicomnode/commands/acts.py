@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode.commands.common import DONE, FAILED, AsJson, ConfigOption, say, tell
-from dicomnode.commands.shapes import Act
 from dicomnode.errors import SettingsError
 from dicomnode.settings import load
+from dicomnode.shapes import Act
 
 if TYPE_CHECKING:
     from dicomnode.domain.choosing import Verdict

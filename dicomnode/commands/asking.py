@@ -10,10 +10,10 @@ import typer
 from dicomnode import views
 from dicomnode.commands import completing
 from dicomnode.commands.common import DONE, FAILED, AsJson, ConfigOption, out, say, tell
-from dicomnode.commands.shapes import Echo
 from dicomnode.domain.outcomes import Done
 from dicomnode.errors import SettingsError
 from dicomnode.settings import load
+from dicomnode.shapes import Echo
 
 
 def probe(

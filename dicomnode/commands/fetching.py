@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from dicomnode.commands.common import DONE, FAILED, REFUSED, say
-from dicomnode.commands.shapes import Fetched
 from dicomnode.domain.identifiers import InvalidUIDError, SeriesUID, StudyUID, parse_uid
 from dicomnode.domain.outcomes import Done, Outcome, Refuse
 from dicomnode.domain.retrieval import Wanted
@@ -21,6 +20,7 @@ from dicomnode.services import fetch as service
 from dicomnode.services.common import Context, open_context
 from dicomnode.services.fetch import Report, Stage
 from dicomnode.settings import Settings
+from dicomnode.shapes import Fetched
 
 MAX_UIDS = 20
 """Of failed instances that are shown."""

@@ -20,9 +20,9 @@ from dicomnode.commands.common import (
     settings_of,
     tell,
 )
-from dicomnode.commands.shapes import Backup, Check, Fault, Recovered, Version
 from dicomnode.errors import SettingsError
 from dicomnode.settings import find_config, load
+from dicomnode.shapes import Backup, Check, Fault, Recovered, Version
 
 
 def check(

@@ -11,10 +11,10 @@ import typer
 from rich.table import Table
 
 from dicomnode.commands.common import AsJson, out, say, tell
-from dicomnode.commands.shapes import User, UserAct
 from dicomnode.domain.page import UserRole
 from dicomnode.errors import SettingsError
 from dicomnode.settings import load
+from dicomnode.shapes import User, UserAct
 from dicomnode.users import Users
 
 app = typer.Typer(help="Who may sign in at the operator's page.", no_args_is_help=True)

@@ -125,7 +125,7 @@ def test_the_rules(say: Say, tmp_path: Path) -> None:
     (study,) = say("rules", tmp_path / "ct")
     assert [rule["matches"] for rule in study["series"][0]["rules"]] == [False]
     (study,) = say("rules", "--study", "1.2")
-    assert study["series"][0]["rules"]
+    assert study["series"][0]["choice_code"] == "NOT_HU"
 
 
 def test_users(say: Say) -> None:

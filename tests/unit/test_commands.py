@@ -19,7 +19,7 @@ from shapes import faults_of
 from typer.testing import CliRunner
 
 from dicomnode import cli
-from dicomnode.commands.shapes import SHAPES, Act, Probe
+from dicomnode.shapes import SHAPES, Act, Probe
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = dict(commands_page.commands())

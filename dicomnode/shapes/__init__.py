@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-from dicomnode.commands.rows import Choice, Delivery, Job, Overview, Study, StudyEvents
+from dicomnode.shapes.rows import Choice, Delivery, Job, Overview, Study, StudyEvents
 
 
 class Rule(TypedDict):
