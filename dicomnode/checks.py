@@ -12,12 +12,16 @@ from inference.catalog import Catalog, CatalogError, load_catalog
 
 
 def check_models(settings: Settings, path: Path) -> list[str]:
-    """Return a line for every rule whose model would be refused: unknown, or not ready here."""
+    """Return a line for every model in use that would be refused: unknown, or not ready here."""
     try:
         catalog = load_catalog(settings.work.model_folders, settings.weights_folder)
     except CatalogError as error:
         return [str(error)]
     faults = []
+    for large, small in settings.work.smaller_models.items():
+        fault = _fault_of_model(catalog, large) or _fault_of_model(catalog, small)
+        if fault:
+            faults.append(f"{where(path, f'work.smaller_models.{large}')}: {fault}")
     for index, rule in enumerate(settings.rules):
         if rule.model is None:
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -141,12 +142,13 @@ def analyze(
     )
     source = prepare(scan)
     watch("decode", 1.0)
-    before = _refused(plan, (*check_content(scan), *subject_findings(scan)))
+    economy = () if plan.economy is None else (plan.economy,)
+    before = _refused(plan, (*economy, *check_content(scan), *subject_findings(scan)))
     watch("check", 1.0)
     if predictor is None:
         predictor = load_predictor(card, plan.device, plan.threads)
         watch("load", 1.0)
-    options = run_options(plan.options, card)
+    options = replace(run_options(plan.options, card), thrifty=plan.thrifty)
     labels = LabelMap(
         labels=find_labels(scan, card, predictor, watch, options),
         source_digest=scan.digest,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from inference import resident
 from inference.catalog import ModelCard, verify
-from inference.engines import fast_network, has_half
+from inference.engines import fast_network, half_on_cuda, has_half
 from inference.nnunet_folder import LoadedPart, load_part
 from inference.normalisation import body_box, nonzero_box, normalise
 from inference.openvino import Compiled
@@ -158,11 +158,7 @@ class NnunetPredictor:
         part = self._parts[index]
         exact = options.mode == "exact"
         half = self.has_half and self.device.type in options.half_on
-        if not exact and (index, half) not in self._fast:
-            self._fast[index, half] = fast_network(
-                part, self.device, torch.get_num_threads(), half=half
-            )
-        network = part.network if exact else self._fast[index, half]
+        network = part.network if exact else self._quick(index, half=half, thrifty=options.thrifty)
         own = predict_part(
             part,
             image,
@@ -173,10 +169,22 @@ class NnunetPredictor:
             aggregation=self.card.aggregation,
             as_nnunet=exact,
             tf32=not exact and half,
+            thrifty=options.thrifty,
         )
         if isinstance(network, Compiled) and len(self._parts) > 1:
             network.release()  # five networks' layers would not fit side by side
         return own
+
+    def _quick(self, index: int, *, half: bool, thrifty: bool) -> Network:
+        """Return the quickest network of a part; thriftily, the loaded one as it is."""
+        part = self._parts[index]
+        if thrifty:
+            on_gpu = self.device.type == "cuda"
+            return half_on_cuda(part.network) if half and on_gpu else part.network
+        if (index, half) not in self._fast:
+            threads = torch.get_num_threads()
+            self._fast[index, half] = fast_network(part, self.device, threads, half=half)
+        return self._fast[index, half]
 
 
 def _merge_into(merged: torch.Tensor, found: torch.Tensor, table: NDArray[np.uint8]) -> None:
@@ -235,6 +243,7 @@ def predict_part(
     aggregation: Aggregation = "softmax",
     as_nnunet: bool = False,
     tf32: bool = False,
+    thrifty: bool = False,
 ) -> torch.Tensor:
     """Return the part's own labels, uint8 [z, y, x], for `image`.
 
@@ -248,6 +257,7 @@ def predict_part(
         aggregation: see `label_image`.
         as_nnunet: see `label_image`.
         tf32: let CUDA round what it multiplies to 10 bits of fraction, as cuDNN does by itself.
+        thrifty: keep the scores of all classes out of the device's memory from the first.
     """
     box = nonzero_box(image)
     tensor = normalise(image[box], part.intensities).permute(part.axes).contiguous()
@@ -269,22 +279,27 @@ def predict_part(
     # Without `enabled` cuDNN would be off; with `benchmark` the same image would not always give
     # the same labels.
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=tf32):
-        found = _stepping_down(run, device)
+        found = _stepping_down(run, device, thrifty=thrifty)
     labels = torch.zeros(image.shape, dtype=torch.uint8, device=found.device)
     labels[box] = found.permute([part.axes.index(axis) for axis in range(3)])
     return labels
 
 
 def _stepping_down(
-    run: Callable[[torch.device, torch.device], torch.Tensor], device: torch.device
+    run: Callable[[torch.device, torch.device], torch.Tensor],
+    device: torch.device,
+    *,
+    thrifty: bool = False,
 ) -> torch.Tensor:
     """Return what `run` does on the device; with the sums on the host; all on the host.
+
+    Thriftily, the first of these is left out on a GPU.
 
     The scores of all classes take most of a device's memory, and the host has more of it.
     """
     steps = [(device, device)]
     if device.type == "cuda":
-        steps += [(device, CPU), (CPU, CPU)]
+        steps = [*([] if thrifty else steps), (device, CPU), (CPU, CPU)]
     for network_on, sums_on in steps[:-1]:
         try:
             return run(network_on, sums_on)

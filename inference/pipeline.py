@@ -38,6 +38,9 @@ class Options:
     """Names of what is wanted; parts that find none of it do not run. Empty: everything."""
     body_crop: bool = False
     """Leave out the air around the body; the tiles lie elsewhere, so labels differ a little."""
+    thrifty: bool = False
+    """Take as little memory as there is a way for: on the CPU torch, without a second copy of the
+    networks for OpenVINO; on CUDA neither grids nor scores of all classes in its memory."""
     half_on: frozenset[str] = frozenset({"cuda"})
     """Kinds of device (`cpu`, `cuda`) on which `fast` computes in 16-bit floats."""
 
@@ -182,7 +185,7 @@ def segment(
     # In single precision, as a NIfTI header holds it: at a half, the shape depends on the last bit.
     spacing = np.linalg.norm(affine[:3, :3], axis=0).astype(np.float32).astype(np.float64)
     grids = (spacing[list(orientation.axes)], card.spacing_mm)
-    if options.mode == "fast" and isinstance(predictor, ResidentPredictor):
+    if options.mode == "fast" and not options.thrifty and isinstance(predictor, ResidentPredictor):
         found = predictor.segment_resident(volume, orientation, grids[0], progress, options)
         if found is not None:
             return found

@@ -125,6 +125,10 @@ class Plan:
     """Refuse a model that is not commissioned on this node; demonstration models need not be."""
     device: str = "cpu"
     threads: int | None = None
+    thrifty: bool = False
+    """Take as little memory as there is a way for (`domain.economy`)."""
+    economy: Finding | None = None
+    """What of this is not as configured, because an attempt before was short of memory or time."""
     options: ModelOptions = DEFAULT_OPTIONS
     content: ContentPolicy = DEFAULT_CONTENT
     """What follows where the images contradict their headers. It decides whether results are made

@@ -37,3 +37,4 @@ class QualityPolicy:
     under_18: Action = "note"
     extremity_only: Action = "note"
     phantom_scan: Action = "note"
+    smaller_plan: Action = "note"

@@ -105,6 +105,9 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "UNDER_18": "The patient is under 18, and models are trained on adults.",
         "EXTREMITY_ONLY": "Only an arm or a leg was scanned or found.",
         "PHANTOM_SCAN": "The headers say that a phantom was scanned.",
+        "SMALLER_PLAN": (
+            "An attempt before ran out of memory or time, so the series was analysed with less."
+        ),
         "NO_FRAME_OF_REFERENCE": (
             "Frame of Reference UID is missing, so a segmentation could not be placed in space."
         ),

@@ -151,6 +151,8 @@ class Job:
     analysed_at: datetime
     paths: tuple[str, ...]
     """Of the instances, relative to the spool."""
+    shortages: tuple[str, ...] = ()
+    """Codes of attempts that ran out of memory or time (`domain.economy`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

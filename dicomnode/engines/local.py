@@ -72,11 +72,15 @@ class LocalEngine:
             progress: is told the stage and its fraction (0 to 1).
             keep_going: is asked every `every_seconds`; False ends the analysis.
 
+        A thrifty plan has a process of its own: nothing else is loaded beside it.
+
         Raises:
             Refusal: the series cannot be analysed honestly.
             EngineError: the process died, ran out of memory or took too long.
             Stopped: `keep_going` said no.
         """
+        if plan.thrifty:
+            self.close()
         connection = self._ensure()
         self._count += 1
         self._oom_kills = oom_kills()
@@ -88,6 +92,8 @@ class LocalEngine:
         except BaseException:
             self.close()  # an answer that nobody awaits would be taken for the next series'
             raise
+        if plan.thrifty:
+            self.close()
         if isinstance(answer, Analysis):
             return answer
         if isinstance(answer, EngineError):
@@ -220,12 +226,21 @@ def _answer(analyzer: Any, request: _Request, connection: Connection) -> object:
         return refusal
     except CatalogError as error:
         return Refusal("MODEL_NOT_AVAILABLE", str(error))
-    except MemoryError:
-        log.exception("OUT_OF_MEMORY")
-        return EngineError("OUT_OF_MEMORY", "the analysis ran out of memory")
     except Exception as error:  # whatever a model raises becomes an outcome of the job
         log.exception("ANALYSIS_FAILED")
+        if is_out_of_memory(error):
+            return EngineError("OUT_OF_MEMORY", "the analysis ran out of memory")
         return EngineError("ANALYSIS_FAILED", f"{type(error).__name__}: see the log of the worker")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an analysis ended for lack of memory, of this machine or of a device.
+
+    torch has a class for the device's memory; of this machine's it says only in words that it got
+    none.
+    """
+    named = type(error).__name__ == "OutOfMemoryError"
+    return isinstance(error, MemoryError) or named or "can't allocate memory" in str(error)
 
 
 def _die_with(parent: int) -> None:

@@ -77,6 +77,7 @@ def requeue_job(tx: Transaction, job_id: int, who: str) -> bool:
         job_id,
         "requeue",
         failures=0,
+        shortages=[],
         reason=None,
         detail="",
         due_at=tx.now,

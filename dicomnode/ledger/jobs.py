@@ -14,6 +14,7 @@ from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.alternatives import first_choice
 from dicomnode.domain.choosing import BETTER_CHOSEN
 from dicomnode.domain.content import CONTENT_HELD
+from dicomnode.domain.economy import SHORTAGES
 from dicomnode.domain.findings import Finding
 from dicomnode.domain.identifiers import SeriesUID, StudyUID
 from dicomnode.domain.lifecycle import ARRIVED, CLOSED, DONE, HELD, LEASED, PENDING, QUEUED
@@ -109,6 +110,7 @@ def claim(
         monoenergetic=bool(row.monoenergetic),
         analysed_at=analysed_at,
         paths=tuple(paths),
+        shortages=tuple(row.shortages),
     )
 
 
@@ -355,9 +357,13 @@ def _fail(
     else:
         step, code, level = "retry", "JOB_RETRY", "warning" if counts else "info"
         values["due_at"] = tx.now + wait
+        if outcome.code in SHORTAGES:
+            values["shortages"] = [*row.shortages, outcome.code]
     if not tx.move(job, row.id, step, job.c.attempt == row.attempt, **values):
         return False
     detail = f"{outcome.code}: {outcome.detail}"
+    if "shortages" in values:
+        detail += "; with a smaller plan next"
     tx.event(code, level=level, detail=detail, study=row.study_id, series=row.series_id, job=row.id)
     return True
 

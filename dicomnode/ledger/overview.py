@@ -193,6 +193,7 @@ def _jobs(limit: int) -> Select[Any]:
             job.c.state,
             job.c.attempt,
             job.c.failures,
+            job.c.shortages,
             job.c.stage,
             job.c.progress,
             job.c.reason,

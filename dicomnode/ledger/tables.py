@@ -221,6 +221,7 @@ job = Table(
     Column("state", CODE, nullable=False),
     Column("attempt", Integer, nullable=False, default=0),
     Column("failures", Integer, nullable=False, default=0),
+    Column("shortages", JSON, nullable=False, default=list),
     _time("due_at"),
     _time("lease_until", nullable=True),
     _text("worker", String(128), default=None),

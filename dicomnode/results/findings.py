@@ -45,6 +45,7 @@ MEANINGS: Mapping[str, Code] = MappingProxyType(
             ("VOLUME_IMPLAUSIBLE", "Q042", "Volume implausible"),
             ("CUT_AT_ENDS", "Q050", "Cut by first or last slice"),
             ("CUT_IN_PLANE", "Q051", "Cut by side of field of view"),
+            ("SMALLER_PLAN", "Q060", "Analysed with less memory or a smaller model"),
         )
     }
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 import time
 from dataclasses import replace
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from dicomnode.domain.alternatives import needed, reports
+from dicomnode.domain.economy import economise
 from dicomnode.domain.outcomes import Refuse, Retry
 from dicomnode.domain.plans import DEFAULT_OBJECTS, FILES, Analysis, Plan, ResultInstance
 from dicomnode.domain.records import Job, StoredResult
@@ -91,9 +93,16 @@ class Worker:
             return False
         started = time.monotonic()
         profiles = self._profiles(job)
+        economy = economise(
+            job.shortages,
+            model_id=job.model_id,
+            threads=self._settings.work.threads,
+            processors=len(os.sched_getaffinity(0)),
+            smaller_models=self._settings.work.smaller_models,
+        )
         plan = Plan(
             job_id=str(job.id),
-            model_id=job.model_id,
+            model_id=economy.model_id,
             analysed_at=job.analysed_at,
             station_name=self._settings.node.ae_title,
             generation=job.generation,
@@ -102,7 +111,9 @@ class Worker:
             model_folders=tuple(str(path) for path in self._settings.work.model_folders),
             weights_folder=str(self._settings.weights_folder),
             device=self._device,
-            threads=self._settings.work.threads,
+            threads=economy.threads,
+            thrifty=economy.thrifty,
+            economy=economy.finding() if economy.sentence else None,
             options=job.options,
             content=self._settings.content,
             quality=self._settings.quality,

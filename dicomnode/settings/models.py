@@ -129,6 +129,8 @@ class Work(_Section):
     timeout_seconds: Annotated[float, Field(ge=1)] = 7200.0
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
     jobs_per_process: Annotated[int, Field(ge=1)] = 50
+    smaller_models: dict[str, str] = {}
+    """Model -> the one that is taken after attempts that ran out of memory or time."""
     model_folders: tuple[Path, ...] = ()
     weights_folder: Path | None = None
     """Where installed weights are; default: $DICOMNODE_WEIGHTS, else `weights` in the storage."""

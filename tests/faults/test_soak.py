@@ -11,7 +11,7 @@ from nodes import Node
 from peers import Orthanc
 from soak import Size, add_reader, overrides, soak
 
-pytestmark = pytest.mark.peer("orthanc")
+pytestmark = pytest.mark.peer("orthanc", "dcmtk")
 
 STUDIES = int(os.environ.get("DICOMNODE_STUDIES", "4"))
 SLICES = int(os.environ.get("DICOMNODE_SLICES", "20"))

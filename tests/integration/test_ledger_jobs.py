@@ -32,7 +32,7 @@ from dicomnode.domain.outcomes import Refuse, Retry
 from dicomnode.domain.plans import ModelOptions
 from dicomnode.domain.records import Job, SeriesFacts
 from dicomnode.domain.routing import Choice
-from dicomnode.ledger import Ledger, closing, intake, jobs
+from dicomnode.ledger import Ledger, actions, closing, intake, jobs
 from dicomnode.ledger.tables import delivery, event, job, result, series, study
 
 CRASH = Retry("WORKER_CRASHED", "the process ended")
@@ -289,6 +289,34 @@ def test_a_job_that_keeps_failing_goes_into_quarantine(
     assert (row.state, row.failures, row.detail) == ("QUARANTINED", 3, "the process ended")
     assert events(ledger)[-1] == ("JOB_QUARANTINED", "attention")
     assert claim(ledger) is None
+
+
+def test_what_was_short_is_known_at_the_next_attempt(
+    ledger: Ledger, clock: Any, queued: None
+) -> None:
+    seen = []
+    for code in ("OUT_OF_MEMORY", "WORKER_CRASHED", "TIMEOUT", "STOPPED"):
+        attempt = claimed(ledger)
+        seen.append(attempt.shortages)
+        assert fail(ledger, attempt, Retry(code, "no more"), max_failures=9, wait=0)
+    memory, both = ("OUT_OF_MEMORY",), ("OUT_OF_MEMORY", "TIMEOUT")
+    assert [*seen, claimed(ledger).shortages] == [(), memory, memory, both, both]
+    said = [row.detail for row in rows(ledger, event) if row.code == "JOB_RETRY"]
+    assert [text.endswith("; with a smaller plan next") for text in said] == [
+        True, False, True, False
+    ]  # fmt: skip
+
+
+def test_who_has_it_tried_again_begins_with_the_whole_plan(
+    ledger: Ledger, clock: Any, queued: None
+) -> None:
+    for _ in range(2):
+        fail(ledger, claimed(ledger), Retry("TIMEOUT", "too long"), max_failures=2, wait=0)
+    (row,) = rows(ledger, job)
+    assert (row.state, row.reason, row.shortages) == ("QUARANTINED", "TIMEOUT", ["TIMEOUT"])
+    with ledger.transaction() as tx:
+        assert actions.requeue_job(tx, row.id, "a person")
+    assert claimed(ledger).shortages == ()
 
 
 def test_a_job_whose_workers_keep_dying_goes_into_quarantine(

@@ -15,6 +15,7 @@ from analysis_kit import ConstantPredictor, model_card, plan
 from dicomnode import pipeline
 from dicomnode.demo.series import SeriesOptions, write_series
 from dicomnode.domain.content import ContentPolicy
+from dicomnode.domain.economy import economise
 from dicomnode.domain.plans import Analysis, ModelOptions, Plan
 from dicomnode.domain.quality import QualityPolicy
 from dicomnode.errors import Refusal
@@ -101,6 +102,27 @@ def test_a_mirrored_situs_is_noted_held_or_refused_by_configuration(action: Any)
     assert seen.structures == ("liver", "spleen")
     assert ("SITUS_MIRRORED" in analysis.held) == (action == "hold")
     assert analysis.findings[0] == seen.sentence
+
+
+@pytest.mark.parametrize("action", ["note", "hold"])
+def test_what_was_done_with_less_is_said_and_may_be_held(action: Any) -> None:
+    less = economise(
+        ["OUT_OF_MEMORY"], model_id="test", threads=2, processors=2, smaller_models={}
+    ).finding()
+    given = plan(thrifty=True, economy=less, quality=QualityPolicy(smaller_plan=action))
+    analysis = analyze(FILES, given, predictor=ConstantPredictor(BOX), card=model_card())
+    whole = analyze(FILES, plan(), predictor=ConstantPredictor(BOX), card=model_card())
+    assert less in analysis.coded
+    assert ("SMALLER_PLAN" in analysis.held) == (action == "hold")
+    assert "SMALLER_PLAN" not in [one.code for one in whole.coded]
+    report = pydicom.dcmread(BytesIO(analysis.results[-1].data))
+    texts = [str(item.get("TextValue")) for item in report.ContentSequence[-1].ContentSequence]
+    assert less.sentence in texts
+    seg, sr = (
+        [one.results[index].sop_instance_uid for one in (analysis, whole)] for index in (0, -1)
+    )
+    assert seg[0] == seg[1]  # the same labels are the same object
+    assert sr[0] != sr[1]
 
 
 def test_nothing_is_looked_for_that_was_not_asked_for() -> None:

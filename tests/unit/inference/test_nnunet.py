@@ -379,9 +379,10 @@ def test_fast_mode_splits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(predictor.predict(image), expected)
 
 
-@pytest.mark.parametrize("refused", [1, 2])
+@pytest.mark.parametrize(("refused", "thrifty"), [(1, False), (2, False), (0, True), (1, True)])
 def test_short_device_memory_steps_down_to_the_host(
     refused: int,
+    thrifty: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -407,8 +408,27 @@ def test_short_device_memory_steps_down_to_the_host(
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_: self)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     device = Device()
-    found = predict_part(part, torch.from_numpy(image), 0.5, device, ignore)  # type: ignore[arg-type]
+    tensor = torch.from_numpy(image)
+    found = predict_part(part, tensor, 0.5, device, ignore, thrifty=thrifty)  # type: ignore[arg-type]
     monkeypatch.undo()
     np.testing.assert_array_equal(found, expected)
-    assert asked == [device, CPU, CPU][: refused + 1]
+    steps = [CPU, CPU] if thrifty else [device, CPU, CPU]
+    assert asked == steps[: refused + 1]
     assert caplog.messages == ["DEVICE_MEMORY_SHORT"] * refused
+
+
+def test_the_thrifty_way_has_no_second_copy_of_the_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied(*_: object, **__: object) -> None:
+        raise AssertionError("a network was converted for another engine")
+
+    predictor = NnunetPredictor(read_card(write_model(tmp_path)))
+    image = hu((12, 14, 10))
+    expected = predictor.predict(image)
+    predictor = NnunetPredictor(predictor.card)
+    monkeypatch.setattr("inference.nnunet.fast_network", copied)
+    found = predictor.predict(image, options=Options(thrifty=True))
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(AssertionError, match="another engine"):
+        predictor.predict(image)

@@ -245,6 +245,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=64), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("shortages", sa.JSON(), nullable=False),
         sa.Column("due_at", UtcDateTime(), nullable=False),
         sa.Column("lease_until", UtcDateTime(), nullable=True),
         sa.Column("worker", sa.String(length=128), nullable=True),
