@@ -11,7 +11,18 @@ import sys
 
 import typer
 
-from dicomnode.commands import acts, asking, commission, facts, images, models, roles, upkeep, users
+from dicomnode.commands import (
+    acts,
+    asking,
+    commission,
+    facts,
+    images,
+    models,
+    quarantine,
+    roles,
+    upkeep,
+    users,
+)
 from dicomnode.commands.common import FAILED, REFUSED, WRONG_CONFIGURATION, err
 from dicomnode.errors import DicomnodeError, Refusal, SettingsError
 
@@ -39,6 +50,7 @@ for _panel, _commands in PANELS.items():
         app.command(rich_help_panel=_panel)(_command)
 models.app.command()(commission.commission)
 app.add_typer(models.app, name="models", rich_help_panel="Upkeep")
+app.add_typer(quarantine.app, name="quarantine", rich_help_panel="Act")
 app.add_typer(users.app, name="users", rich_help_panel="Upkeep")
 
 EXTRAS = {

@@ -145,6 +145,15 @@ class Spool:
             raise
         return path
 
+    def write_arriving(self, chunks: Iterable[bytes]) -> Path:
+        """Write a file to where what arrives lies, and synchronise it."""
+        tmp = self.write_tmp(chunks)
+        self._make_folder(self.arriving)
+        path = self.arriving / tmp.name
+        tmp.rename(path)
+        _sync_folder(self.arriving)
+        return path
+
     def publish(self, tmp: Path, relative: str) -> None:
         """Give a synchronised temporary file its name for good."""
         target = self.root / relative

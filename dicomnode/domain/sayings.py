@@ -34,11 +34,11 @@ _SAYINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
         "CANNOT_UNDERSTAND": (
             "Something came that is not readable as DICOM, or lacks its UIDs. It is in quarantine.",
-            "Mend the sender.",
+            "Mend the sender, and have it sent again; then discard the file.",
         ),
         "DATA_SET_DOES_NOT_MATCH": (
             "An image is another one than its sender announced. It is in quarantine.",
-            "Mend the sender.",
+            "Mend the sender. Put the file back if it is what its own data set says.",
         ),
         "IDENTITY_CHANGED": (
             "An image came again with another patient, study or accession number. The study is"
@@ -56,7 +56,7 @@ _SAYINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
         "PIXELS_DIFFER": (
             "An image came again under the same UID with other pixels. The first copy is used.",
-            "The sender uses UIDs twice: mend it.",
+            "The sender uses UIDs twice: mend it. The other copy is in quarantine.",
         ),
         "ASSOCIATION_REJECTED": (
             "The other side did not accept an association.",

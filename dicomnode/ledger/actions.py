@@ -158,6 +158,23 @@ def acknowledge(tx: Transaction, event_ids: Sequence[int], who: str) -> int:
     return count
 
 
+_QUARANTINING = (
+    "CANNOT_UNDERSTAND", "DATA_SET_DOES_NOT_MATCH", "PIXELS_DIFFER", "PIXELS_NOT_COMPARED",
+)  # fmt: skip
+
+
+def settle_quarantined(tx: Transaction, name: str) -> int:
+    """Take what says that a file is in quarantine off the list; return how many.
+
+    A study that is held for it stays held, and on the list: that is settled by releasing it.
+    """
+    return _resolve(
+        tx,
+        event.c.code.in_(_QUARANTINING),
+        event.c.detail.endswith(f"bytes kept in quarantine/{name}.dcm"),  # as the receiver says it
+    )
+
+
 def _resolve(tx: Transaction, *which: ColumnElement[bool]) -> int:
     changed = tx.connection.execute(
         event.update().where(event.c.resolved_at.is_(None), *which).values(resolved_at=tx.now)

@@ -244,6 +244,10 @@ class ArrivingInstance:
                 "status": decision.status,
                 "calling_ae": self._calling_ae,
                 "transfer_syntax_uid": self._request.transfer_syntax_uid,
+                # By it a person who puts it back has it come from the same sender.
+                **(
+                    {} if self._association_id is None else {"association_id": self._association_id}
+                ),
             },
         )
         told = replace(decision, detail=f"{decision.detail}; bytes kept in {place}")

@@ -334,12 +334,20 @@ class Desk:
         if decision.fate is Fate.DROP:
             path.unlink(missing_ok=True)
             return
+        place = "quarantine"
         if path.exists():  # else this transaction was tried before
-            self._spool.put_into_quarantine(
-                path,
-                {"code": decision.code, "detail": decision.detail, "status": decision.status},
-            )
-        told = replace(decision, detail=f"{decision.detail}; bytes kept in quarantine")
+            about: dict[str, str | int] = {
+                "sop_instance_uid": store.header.sop_instance_uid,
+                "code": decision.code,
+                "detail": decision.detail,
+                "status": decision.status,
+            }
+            if seat.id is not None:
+                about["association_id"] = seat.id
+            if seat.request is not None:
+                about["calling_ae"] = seat.request.calling_ae
+            place = self._spool.put_into_quarantine(path, about)
+        told = replace(decision, detail=f"{decision.detail}; bytes kept in {place}")
         intake.record_only(tx, store.header, told, seat.id)
 
     def _arrival(self, seat: Seat, store: Store, decision: Decision, path: str) -> Arrival:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from starlette.responses import JSONResponse, Response
 
@@ -18,43 +17,18 @@ from dicomnode.errors import PurgedError, SettingsError
 from dicomnode.ledger import Transaction, actions, fetches, steering, strangers, withdrawals
 from dicomnode.ledger.choosing import analyze_by_hand
 from dicomnode.services import fetch as fetch_service
+from dicomnode.services.quarantine import NAMES
 from dicomnode.settings import Settings
 from dicomnode.web.fetching import Wish
 from dicomnode.web.guard import RefusedError
+from dicomnode.web.quarantine import ACTS as ACTS_OF_QUARANTINE
 from dicomnode.web.rendering import page
-from dicomnode.web.site import Call, Page
+from dicomnode.web.site import Act, Call, Came, Page, Values
 
 MOST_REASON = 500
 MOST_EVENTS = 1000
 ECHO_SECONDS = 10.0
 BIGGEST_ID = 2**63 - 1
-
-Values = Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Came:
-    """What an act came to."""
-
-    count: int
-    says: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Act:
-    """Something that an operator may do."""
-
-    name: str
-    title: str
-    asks: str
-    """What follows from it."""
-    needs: tuple[str, ...]
-    """Names of what it is done to."""
-    may_have: tuple[str, ...] = ()
-    reason: bool = False
-    """A reason has to be given."""
-    do: Callable[[Call, Values, str], Came]
-
 
 Change = Callable[[Transaction, Values, str, str], int]
 
@@ -280,6 +254,7 @@ ACTS: tuple[Act, ...] = (
         may_have=("peer",),
         do=_fetch,
     ),
+    *ACTS_OF_QUARANTINE,
 )
 
 
@@ -335,6 +310,8 @@ def _fault(name: str, text: str, settings: Settings) -> str:
         except InvalidUIDError:
             return "expected a UID"
         return ""
+    if name == "file":
+        return "" if NAMES.fullmatch(text) else "expected the name of a file in quarantine"
     if name == "destination":
         return "" if text in settings.destinations else "no destination has this name"
     if name == "peer":

@@ -11,10 +11,11 @@ from dicomnode import __version__
 from dicomnode.ledger import figures
 from dicomnode.ledger import pages as ledger_pages
 from dicomnode.web import looks
-from dicomnode.web.acts import ACTS, Act
+from dicomnode.web.acts import ACTS
 from dicomnode.web.guard import RefusedError
 from dicomnode.web.pages import STATES, list_of, study_of
-from dicomnode.web.site import Call, Page
+from dicomnode.web.quarantine import answer as quarantine
+from dicomnode.web.site import Act, Call, Page
 from dicomnode.web.trying import answer as trial
 from dicomnode.web.trying import parameters
 
@@ -116,6 +117,10 @@ _DESTINATION = _object(
     seen_at=_MAYBE, paused_at=_MAYBE, states=_COUNTS, says=_TEXT,
     is_configured={"type": "boolean"},
 )  # fmt: skip
+_KEPT = _object(
+    name=_TEXT, since=_TEXT, size=_COUNT, code=_TEXT, detail=_TEXT, calling_ae=_TEXT,
+    status={"type": ["integer", "null"]}, sop_instance_uid=_TEXT, says=_TEXT, todo=_TEXT,
+)  # fmt: skip
 _TRIED = _object(
     series_uid=_TEXT, modality=_TEXT, description=_TEXT, instances=_COUNT, chosen_model=_MAYBE,
     rule=_MAYBE, destinations=_list_of(_TEXT), choice_code=_TEXT, choice=_TEXT, says=_TEXT,
@@ -127,7 +132,7 @@ _SCHEMAS: dict[str, Schema] = {
     "Overview": _object(
         now=_TEXT, node=_object(id=_TEXT, ae_title=_TEXT), roles=_ROWS, queues=_ROWS,
         states={"type": "object", "additionalProperties": _COUNTS}, attention=_ROWS,
-        attention_count=_COUNT, failures=_ROWS, waiting=_ROWS, strangers=_ROWS,
+        attention_count=_COUNT, quarantined=_COUNT, failures=_ROWS, waiting=_ROWS, strangers=_ROWS,
         destinations=_list_of(_DESTINATION),
         day=_object(hours=_ROWS, latency=_ROWS),
         disk=_object(total_bytes=_COUNT, free_bytes=_COUNT, min_free_bytes=_COUNT),
@@ -142,6 +147,7 @@ _SCHEMAS: dict[str, Schema] = {
     "Attention": _object(attention=_ROWS),
     "Jobs": _object(waiting=_ROWS, failed=_ROWS),
     "Events": _object(events=_list_of(_EVENT)),
+    "Quarantine": _object(files=_list_of(_KEPT), count=_COUNT, bytes=_COUNT),
     "Trial": _object(study_uid=_MAYBE, series=_list_of(_TRIED)),
     "Came": _object(done=_COUNT, says=_TEXT),
 }  # fmt: skip
@@ -183,6 +189,7 @@ _ANSWERS = {
     "/api/attention": "Attention",
     "/api/jobs": "Jobs",
     "/api/events": "Events",
+    "/api/quarantine": "Quarantine",
     "/api/try": "Trial",
 }
 
@@ -194,6 +201,7 @@ API: tuple[Page, ...] = (
     Page(path="/api/attention", handle=attention, is_api=True),
     Page(path="/api/jobs", handle=jobs, is_api=True),
     Page(path="/api/events", handle=events, is_api=True),
+    Page(path="/api/quarantine", handle=quarantine, is_api=True),
     Page(path="/api/try", handle=trial, is_api=True),
     Page(path="/api/openapi.json", handle=description, is_api=True),
     Page(path="/metrics", handle=metrics, is_api=True),
@@ -255,6 +263,8 @@ def _field(name: str) -> Schema:
         return {"type": "integer", "minimum": 0}
     if name == "events":
         return {"type": "string", "pattern": "^[0-9]{1,18}(,[0-9]{1,18})*$"}
+    if name == "file":
+        return {"type": "string", "pattern": "^[0-9a-f]{32}$"}
     return _UID if name in ("study", "series") else {"type": "string", "minLength": 1}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from dicomnode.domain.glance import Look, Queue, glance
 from dicomnode.domain.sayings import saying
 from dicomnode.ledger import Transaction, destinations, figures, pages, strangers
+from dicomnode.services import quarantine
 from dicomnode.settings import Settings
 from dicomnode.web.site import Site
 
@@ -73,6 +74,7 @@ def overview(site: Site) -> Facts:
             "day": figures.day(tx),
         }
     facts["disk"] = disk(site)
+    facts["quarantined"] = quarantine.count(site.spool)
     facts["answers"] = [
         {"question": one.question, "level": one.level, "short": one.short, "says": one.says}
         for one in glance(_look(facts))

@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 
 from dicomnode import __version__
 from dicomnode.ledger import Transaction, destinations, figures, pages
+from dicomnode.services import quarantine
 from dicomnode.web.looks import disk
 from dicomnode.web.site import Site
 
@@ -65,6 +66,7 @@ class Metrics:
         self._attention = gauge("attention", "Events that need a person.", "code")
         self._disk = gauge("disk_bytes", "Of the spool's disk: total, free.", "which")
         self._least = gauge("disk_least_free_bytes", "Below this nothing is taken any more.")
+        self._quarantined = gauge("quarantine_files", "Files in quarantine.")
         self._open = gauge("associations_open", "Associations that are open.")
         gauge("info", "Version of the software.", "version").labels(__version__).set(1)
 
@@ -78,6 +80,7 @@ class Metrics:
             self._disk.labels("total").set(room["total_bytes"])
             self._disk.labels("free").set(room["free_bytes"])
             self._least.set(room["min_free_bytes"])
+            self._quarantined.set(quarantine.count(site.spool))
             return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def _count(self, tx: Transaction) -> None:

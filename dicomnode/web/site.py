@@ -93,5 +93,33 @@ class Page:
     """Answers with JSON, faults too."""
 
 
+Values = Mapping[str, str]
+"""What an act is done to, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Came:
+    """What an act came to."""
+
+    count: int
+    says: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """Something that an operator may do."""
+
+    name: str
+    title: str
+    asks: str
+    """What follows from it."""
+    needs: tuple[str, ...]
+    """Names of what it is done to."""
+    may_have: tuple[str, ...] = ()
+    reason: bool = False
+    """A reason has to be given."""
+    do: Callable[[Call, Values, str], Came]
+
+
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "templates"

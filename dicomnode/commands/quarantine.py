@@ -1,0 +1,90 @@
+"""`dicomnode quarantine`: what lies there and why; put back, or discard."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from dicomnode.commands.common import AsJson, ConfigOption, out, say
+from dicomnode.settings import load
+
+if TYPE_CHECKING:
+    from dicomnode.ledger import Ledger
+    from dicomnode.settings import Settings
+
+app = typer.Typer(
+    help="Files that could not be taken as what their sender said they are.", no_args_is_help=True
+)
+File = Annotated[str, typer.Argument(metavar="NAME", help="As `quarantine list` shows it.")]
+
+
+def _ledger(settings: Settings) -> Ledger:
+    from dicomnode.ledger import Ledger
+    from dicomnode.ledger.schema import upgrade
+
+    ledger = Ledger(settings.ledger_url, settings.node.id)
+    upgrade(ledger)
+    return ledger
+
+
+@app.command("list")
+def list_(
+    config_option: ConfigOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="Files at most, the newest.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List what lies in quarantine, the newest first, and why."""
+    from dicomnode.domain.sayings import saying
+    from dicomnode.services.quarantine import listing
+    from dicomnode.spool import Spool
+
+    spool = Spool(load(config_option).spool_folder)
+    spool.create()
+    facts = listing(spool, limit)
+    if as_json:
+        say(facts)
+        return
+    table = Table("name", "since", "from", "bytes", "why", box=None, pad_edge=False)
+    for one in facts["files"]:
+        why = f"{one['code']}: {saying(one['code']).what} {one['detail']}"
+        table.add_row(one["name"], one["since"][:19], one["calling_ae"], str(one["size"]), why)
+    out.print(table)
+    out.print(f"{facts['count']} files, {facts['bytes']} bytes", highlight=False)
+
+
+@app.command("release")
+def release(name: File, config_option: ConfigOption = None) -> None:
+    """Take a file in again as if it came now, with the same checks; else it stays."""
+    from dicomnode.services.quarantine import put_back
+
+    settings = load(config_option)
+    came = put_back(settings, _ledger(settings), name, getpass.getuser())
+    if came is None:
+        out.print("nothing to do", highlight=False)
+        raise typer.Exit(1)
+    said = f"{came.code} {came.detail}".strip()
+    out.print(
+        said if came.is_gone else f"it stays: {said}", highlight=False, markup=False, soft_wrap=True
+    )
+    raise typer.Exit(0 if came.is_gone else 1)
+
+
+@app.command("discard")
+def discard(
+    name: File,
+    reason: Annotated[str, typer.Option(help="Why; recorded with your name.")],
+    config_option: ConfigOption = None,
+) -> None:
+    """Delete a file for good."""
+    from dicomnode.services.quarantine import discard as throw_away
+    from dicomnode.spool import Spool
+
+    settings: Settings = load(config_option)
+    folder: Path = settings.spool_folder
+    done = throw_away(Spool(folder), _ledger(settings), name, getpass.getuser(), reason)
+    out.print("discarded" if done else "nothing to do", highlight=False)
+    raise typer.Exit(0 if done else 1)
