@@ -25,7 +25,7 @@ from typing import Any
 
 from peers import end, free_port, wait_until
 
-from dicomnode.ledger import Ledger, intake
+from dicomnode.ledger import Ledger, nodes
 from dicomnode.ledger.schema import upgrade
 from dicomnode.ledger.tables import (
     association,
@@ -144,7 +144,7 @@ def main() -> int:
         ledger = Ledger(f"sqlite:///{path}", "bench")
         upgrade(ledger)
         with ledger.transaction() as tx:
-            intake.register_node(tx, "NODE", sha256(KEY).hexdigest()[:16])
+            nodes.register_node(tx, "NODE", sha256(KEY).hexdigest()[:16])
         begun = time.monotonic()
         fill(ledger)
         ledger.close()

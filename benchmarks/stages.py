@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dicomnode.domain.associations import AssociationRequest
 from dicomnode.instances import Headers, split_file
-from dicomnode.ledger import Ledger, intake
+from dicomnode.ledger import Ledger, nodes
 from dicomnode.ledger.schema import upgrade
 from dicomnode.services.common import Context
 from dicomnode.services.desk import Desk, Item, Seat
@@ -30,7 +30,7 @@ def stages(paths: Sequence[Path], folder: Path) -> None:
     ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite'}", "bench")
     upgrade(ledger)
     with ledger.transaction() as tx:
-        intake.register_node(tx, "DICOMNODE", "key")
+        nodes.register_node(tx, "DICOMNODE", "key")
     peers = {"CT": {"ae_title": "MODALITY", "host": "127.0.0.1", "accept": True}}
     settings = Settings.model_validate({"peers": peers, "storage": {"folder": folder}})
     context = Context(

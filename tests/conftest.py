@@ -20,7 +20,7 @@ from nodes import Node
 from peers import Dcmqrscp, Dcmtk, Orthanc, Postgres
 from sqlalchemy import text
 
-from dicomnode.ledger import Ledger, intake
+from dicomnode.ledger import Ledger, nodes
 from dicomnode.ledger.schema import upgrade
 from dicomnode.ledger.tables import metadata
 
@@ -206,6 +206,6 @@ def ledger(ledger_url: str, clock: Clock) -> Iterator[Ledger]:
     """A ledger of node-1, which is registered, on either database, with a clock that stands."""
     opened = Ledger(ledger_url, "node-1", clock)
     with opened.transaction() as tx:
-        intake.register_node(tx, "DICOMNODE", "key-1")
+        nodes.register_node(tx, "DICOMNODE", "key-1")
     yield opened
     opened.close()

@@ -28,7 +28,16 @@ from dicomnode.domain.plans import ModelOptions
 from dicomnode.domain.records import Delivery, Header, Job, SeriesFacts, StoredResult
 from dicomnode.domain.routing import Choice
 from dicomnode.domain.series import NOTHING_COUNTS
-from dicomnode.ledger import Ledger, Transaction, closing, deliveries, intake, jobs, rejections
+from dicomnode.ledger import (
+    Ledger,
+    Transaction,
+    closing,
+    deliveries,
+    intake,
+    jobs,
+    knowing,
+    rejections,
+)
 from dicomnode.ledger.choosing import Chooser
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -64,7 +73,7 @@ def header(
 
 def decide(tx: Transaction, given: Header, digest: str | None = None) -> Decision:
     """Decide on an instance as the receiver does, by what the ledger knows."""
-    known = intake.known(tx, given)
+    known = knowing.known(tx, given)
     return admission.decide(
         given,
         request_sop_class_uid=given.sop_class_uid,

@@ -26,7 +26,7 @@ from dicomnode.domain.plans import FILES, file_name
 from dicomnode.domain.records import StoredResult
 from dicomnode.domain.routing import Choice
 from dicomnode.instances import file_prefix
-from dicomnode.ledger import Ledger, intake, jobs
+from dicomnode.ledger import Ledger, jobs, nodes
 from dicomnode.ledger.schema import upgrade
 from dicomnode.ledger.tables import delivery, destination, event, result
 from dicomnode.services.common import Context
@@ -85,7 +85,7 @@ class Sending:
         upgrade(self.ledger)
         if settings is None:
             with self.ledger.transaction() as tx:
-                intake.register_node(tx, "DICOMNODE", "key-1")
+                nodes.register_node(tx, "DICOMNODE", "key-1")
         self.stop = threading.Event()
         self.context = Context(
             settings=self.settings,

@@ -24,8 +24,8 @@ from dicomnode.domain.identifiers import InstanceUID
 from dicomnode.domain.lifecycle import DONE
 from dicomnode.domain.records import RETENTION_EXPIRED, Header, Rejection
 from dicomnode.ledger import deliveries, withdrawals
+from dicomnode.ledger.arrivals import arrive, is_taken_up
 from dicomnode.ledger.core import Transaction
-from dicomnode.ledger.intake import arrive, is_taken_up
 from dicomnode.ledger.tables import instance, job, rejection, result, series, study
 
 _AT_ONCE = 500

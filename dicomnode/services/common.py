@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from dicomnode.errors import DicomnodeError, LedgerError
-from dicomnode.ledger import Ledger, intake, presence
+from dicomnode.ledger import Ledger, nodes, presence
 from dicomnode.ledger.schema import upgrade
 from dicomnode.services.notifying import ALIVE, READY, STOPPING, notify
 from dicomnode.services.reloading import reload_on_hangup
@@ -62,7 +62,7 @@ def open_context(settings: Settings, name: str) -> Context:
     ledger = Ledger(settings.ledger_url, settings.node.id)
     upgrade(ledger)
     with ledger.transaction() as tx:
-        intake.register_node(tx, settings.node.ae_title, sha256(key).hexdigest()[:16])
+        nodes.register_node(tx, settings.node.ae_title, sha256(key).hexdigest()[:16])
     return Context(
         settings=settings, spool=spool, ledger=ledger, patient_key=key, stop=threading.Event()
     )

@@ -27,9 +27,10 @@ from dicomnode.domain.associations import (
 from dicomnode.domain.identifiers import PatientKey
 from dicomnode.domain.records import Header
 from dicomnode.errors import LedgerError
-from dicomnode.ledger import commitments, intake, promises, rejections
+from dicomnode.ledger import associations, commitments, intake, knowing, promises, rejections
 from dicomnode.ledger.core import Transaction
-from dicomnode.ledger.intake import Arrival, Known
+from dicomnode.ledger.intake import Arrival
+from dicomnode.ledger.knowing import Known
 from dicomnode.network.association import Outcome
 from dicomnode.network.commands import PROCESSING_FAILURE, SOP_CLASS_NOT_SUPPORTED
 from dicomnode.services.common import Context
@@ -204,7 +205,7 @@ class Desk:
 
     def _record_request(self, tx: Transaction, item: Item, request: AssociationRequest) -> None:
         if isinstance(item.reply, Welcome):
-            item.seat.id = intake.open_association(
+            item.seat.id = associations.open_association(
                 tx,
                 calling_ae=request.calling_ae,
                 called_ae=request.called_ae,
@@ -234,7 +235,7 @@ class Desk:
 
     def _record_end(self, tx: Transaction, seat: Seat, outcome: Outcome) -> None:
         if seat.id is not None:
-            intake.close_association(
+            associations.close_association(
                 tx, seat.id, outcome=outcome, instances=seat.instances, size=seat.size
             )
 
@@ -290,7 +291,7 @@ class Desk:
         arrivals: list[Arrival] = []
         restored: list[Arrival] = []
         patients: dict[str, PatientKey] = {}  # of studies that begin with one of these
-        facts = intake.known_all(tx, [store.header for _, store in stores])
+        facts = knowing.known_all(tx, [store.header for _, store in stores])
         for (item, store), known in zip(stores, facts, strict=True):
             header = store.header
             patient = known.study_patient or patients.get(header.study_uid)

@@ -9,7 +9,7 @@ import logging
 import threading
 
 from dicomnode.errors import LedgerError
-from dicomnode.ledger import Ledger, intake
+from dicomnode.ledger import Ledger, knowing
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Expectations:
 
     def _is_unheard_of(self, sop_instance_uid: str) -> bool:
         try:
-            return intake.is_unheard_of(self._ledger, sop_instance_uid)
+            return knowing.is_unheard_of(self._ledger, sop_instance_uid)
         except LedgerError as error:
             log.warning("LEDGER_UNAVAILABLE", extra={"fields": {"detail": str(error)}})
             return False

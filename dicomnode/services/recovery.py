@@ -17,7 +17,7 @@ from dicomnode.domain import admission
 from dicomnode.domain.admission import Decision, Fate
 from dicomnode.errors import LedgerError
 from dicomnode.instances import UnreadableError, seals
-from dicomnode.ledger import intake, jobs
+from dicomnode.ledger import associations, intake, jobs, knowing
 from dicomnode.services.common import Context
 from dicomnode.services.desk import Desk, Item, Seat
 from dicomnode.services.messages import Store, Stored
@@ -105,7 +105,7 @@ def check_spool(context: Context, desk: Desk, *, unknown_results: bool = False) 
 
 def _rows(context: Context) -> set[str]:
     with context.ledger.transaction() as tx:
-        return set(intake.stored_paths(tx))
+        return set(knowing.stored_paths(tx))
 
 
 def _hold_unknown(context: Context, *, every: bool) -> int:
@@ -163,7 +163,7 @@ def _register_sealed(context: Context, desk: Desk, path: Path) -> bool:
         tmp=path.name,
     )
     with context.ledger.transaction() as tx:  # a ledger that was restored may not know it
-        came_over = intake.known_association(tx, seal.association_id)
+        came_over = associations.known_association(tx, seal.association_id)
     desk.serve([Item(Seat(id=came_over), Stored(store))])
     if desk.owes_rows:
         raise LedgerError("an acknowledged instance cannot be given its row")
@@ -178,7 +178,7 @@ def _register(context: Context, path: str) -> bool:
         log.warning("FILE_WITHOUT_ROW", extra={"fields": {"path": path, "detail": str(error)}})
         return False
     with context.ledger.transaction() as tx:
-        known = intake.known(tx, header)
+        known = knowing.known(tx, header)
         if known.instance is not None and known.instance.is_purged:
             context.spool.remove(path)  # what a purge did not come to
             return False

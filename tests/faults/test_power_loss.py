@@ -14,7 +14,7 @@ from scu import Wire, scu
 from small_ct import CT, encoded, instance
 
 from dicomnode import settings
-from dicomnode.ledger import intake
+from dicomnode.ledger import knowing
 from dicomnode.services.common import open_context
 from dicomnode.services.desk import Desk
 from dicomnode.services.recovery import check_spool
@@ -75,7 +75,7 @@ def lost(config: Path, folder: Path, told: set[str]) -> set[str]:
     try:
         check_spool(context, Desk(context))
         with context.ledger.transaction() as tx:
-            rows = {Path(path).stem: context.spool.path(path) for path in intake.stored_paths(tx)}
+            rows = {Path(path).stem: context.spool.path(path) for path in knowing.stored_paths(tx)}
     finally:
         context.ledger.close()
     whole = {

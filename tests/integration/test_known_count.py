@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from small_ct import CT, encoded, instance
 
 from dicomnode.instances import file_prefix, read_header, split_file
-from dicomnode.ledger import Ledger, intake
+from dicomnode.ledger import Ledger, associations, nodes
 from dicomnode.ledger.schema import upgrade
 from dicomnode.ledger.tables import answer, event, study
 from dicomnode.services.common import Context
@@ -112,7 +112,7 @@ def beside(orthanc: Orthanc, tmp_path: Path, clock: Any) -> Iterator[Context]:
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}", "node-1", clock)
     upgrade(ledger)
     with ledger.transaction() as tx:
-        intake.register_node(tx, "DICOMNODE", "key-1")
+        nodes.register_node(tx, "DICOMNODE", "key-1")
     yield Context(
         settings=Settings.model_validate(config),
         spool=Spool(tmp_path / "spool", "tick"),
@@ -126,7 +126,7 @@ def beside(orthanc: Orthanc, tmp_path: Path, clock: Any) -> Iterator[Context]:
 def forward(context: Context, paths: list[Path]) -> None:
     """Have the archive's copies come here, without the network between."""
     with context.ledger.transaction() as tx:
-        association = intake.open_association(
+        association = associations.open_association(
             tx, calling_ae="ARCHIVE", called_ae="DICOMNODE", address="127.0.0.1"
         )
     for path in paths:

@@ -28,7 +28,7 @@ from dicomnode.domain.identifiers import SeriesUID
 from dicomnode.domain.outcomes import Retry
 from dicomnode.domain.records import EndSign, Header, SeriesFacts
 from dicomnode.domain.routing import Choice
-from dicomnode.ledger import Ledger, actions, answers, intake
+from dicomnode.ledger import Ledger, actions, answers, associations
 from dicomnode.ledger.tables import answer, job, series, study
 
 GRACE = POLICY.end_grace_seconds
@@ -246,7 +246,7 @@ def asked(ledger: Ledger, ae: str = "PACS") -> list[str]:
 
 def from_peer(ledger: Ledger, ae: str, *headers: Header) -> None:
     with ledger.transaction() as tx:
-        association = intake.open_association(
+        association = associations.open_association(
             tx, calling_ae=ae, called_ae="DICOMNODE", address="127.0.0.1"
         )
     for given in headers:

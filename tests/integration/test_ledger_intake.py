@@ -28,7 +28,7 @@ from ledger_kit import (
 
 from dicomnode.domain.identifiers import InstanceUID, PatientKey, StudyUID
 from dicomnode.errors import ConflictError, LedgerError
-from dicomnode.ledger import Ledger, intake, tables
+from dicomnode.ledger import Ledger, associations, intake, knowing, nodes, tables
 from dicomnode.ledger.tables import association, delivery, event, instance, job, series, study
 
 
@@ -96,18 +96,18 @@ def test_one_sop_instance_uid_has_one_row(ledger: Ledger) -> None:
 
 def test_an_association_and_what_it_brought(ledger: Ledger, clock: Any) -> None:
     with ledger.transaction() as tx:
-        number = intake.open_association(
+        number = associations.open_association(
             tx, calling_ae="MODALITY", called_ae="DICOMNODE", address="127.0.0.1"
         )
     clock.forward(5)
     with ledger.transaction() as tx:
-        intake.close_association(tx, number, outcome="RELEASED", instances=3, size=99)
+        associations.close_association(tx, number, outcome="RELEASED", instances=3, size=99)
     (row,) = rows(ledger, association)
     assert (row.outcome, row.instances, row.bytes) == ("RELEASED", 3, 99)
     assert (row.closed_at - row.opened_at).total_seconds() == 5
     assert events(ledger) == []
     with ledger.transaction() as tx:
-        intake.close_association(tx, number, outcome="ABORTED", instances=3, size=99)
+        associations.close_association(tx, number, outcome="ABORTED", instances=3, size=99)
     assert events(ledger) == [("ASSOCIATION_ABORTED", "warning")]
 
 
@@ -123,7 +123,7 @@ def test_what_repeats_is_counted_not_repeated(ledger: Ledger, clock: Any) -> Non
 def test_a_node_may_come_back_with_its_key(ledger: Ledger, clock: Any) -> None:
     clock.forward(10)
     with ledger.transaction() as tx:
-        intake.register_node(tx, "RENAMED", "key-1")
+        nodes.register_node(tx, "RENAMED", "key-1")
     (row,) = rows(ledger, tables.node)
     assert (row.ae_title, row.started_at) == ("RENAMED", clock.now)
 
@@ -134,15 +134,15 @@ def test_a_node_with_another_key_is_refused(ledger: Ledger, ledger_url: str) -> 
         pytest.raises(LedgerError, match="patient key is not the one"),
         ledger.transaction() as tx,
     ):
-        intake.register_node(tx, "DICOMNODE", "key-2")
+        nodes.register_node(tx, "DICOMNODE", "key-2")
     other = Ledger(ledger_url, "node-2")
     with (
         pytest.raises(LedgerError, match="node-1 hashes patients with another key"),
         other.transaction() as tx,
     ):
-        intake.register_node(tx, "OTHER", "key-2")
+        nodes.register_node(tx, "OTHER", "key-2")
     with other.transaction() as tx:
-        intake.register_node(tx, "OTHER", "key-1")
+        nodes.register_node(tx, "OTHER", "key-1")
     other.close()
     assert len(rows(ledger, tables.node)) == 2
 
@@ -385,7 +385,7 @@ def test_what_a_header_may_say_has_room_in_every_database(ledger: Ledger) -> Non
 def test_the_paths_that_should_be_in_the_spool(ledger: Ledger) -> None:
     receive(ledger, header("1.1"), header("1.2", made_by_this_software=True))
     with ledger.transaction() as tx:
-        assert sorted(intake.stored_paths(tx)) == [
+        assert sorted(knowing.stored_paths(tx)) == [
             "instances/1.2/1.2.3/1.1.dcm",
             "instances/1.2/1.2.3/1.2.dcm",
         ]

@@ -32,7 +32,7 @@ from dicomnode.domain.outcomes import Refuse, Retry
 from dicomnode.domain.plans import ModelOptions
 from dicomnode.domain.records import Job, SeriesFacts
 from dicomnode.domain.routing import Choice
-from dicomnode.ledger import Ledger, actions, closing, intake, jobs
+from dicomnode.ledger import Ledger, actions, associations, closing, jobs, nodes
 from dicomnode.ledger.tables import delivery, event, job, result, series, study
 
 CRASH = Retry("WORKER_CRASHED", "the process ended")
@@ -76,7 +76,7 @@ def test_the_study_that_waits_longest_closes_first(ledger: Ledger, clock: Any) -
 
 def test_what_the_rules_are_asked(ledger: Ledger, clock: Any) -> None:
     with ledger.transaction() as tx:
-        association = intake.open_association(
+        association = associations.open_association(
             tx, calling_ae="SCANNER", called_ae="DICOMNODE", address="127.0.0.1"
         )
     with ledger.transaction() as tx:
@@ -118,7 +118,7 @@ def test_only_the_node_that_has_the_bytes_closes_and_claims(
     clock.forward(QUIET_SECONDS)
     other = Ledger(ledger_url, "node-2", clock)
     with other.transaction() as tx:
-        intake.register_node(tx, "OTHER", "key-1")
+        nodes.register_node(tx, "OTHER", "key-1")
     assert close(other) == 0
     assert close(ledger) == 1
     assert claim(other) is None

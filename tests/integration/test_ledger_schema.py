@@ -16,7 +16,7 @@ from peers import Postgres
 from sqlalchemy import inspect, text
 
 from dicomnode.errors import ConflictError, LedgerError
-from dicomnode.ledger import Ledger, intake, tables
+from dicomnode.ledger import Ledger, associations, nodes, tables
 from dicomnode.ledger.schema import upgrade
 
 
@@ -52,7 +52,7 @@ def test_roles_that_start_at_the_same_moment_upgrade_once(bare_url: str) -> None
         together.wait()
         upgrade(ledger)
         with ledger.transaction() as tx:
-            intake.register_node(tx, "DICOMNODE", "key")
+            nodes.register_node(tx, "DICOMNODE", "key")
         ledger.close()
 
     with ThreadPoolExecutor(4) as pool:
@@ -75,7 +75,7 @@ def test_a_ledger_of_a_newer_version_is_left_alone(bare_url: str) -> None:
 def test_a_time_comes_back_in_utc_whatever_its_zone_was(ledger: Ledger, clock: Any) -> None:
     clock.now = datetime(2026, 3, 1, 1, 30, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
     with ledger.transaction() as tx:
-        intake.open_association(tx, calling_ae="A", called_ae="B", address="127.0.0.1")
+        associations.open_association(tx, calling_ae="A", called_ae="B", address="127.0.0.1")
     (row,) = rows(ledger, tables.association)
     assert row.opened_at == datetime(2026, 2, 28, 23, 30, 0, 123456, tzinfo=UTC)
     assert row.opened_at.tzinfo is UTC
@@ -84,7 +84,7 @@ def test_a_time_comes_back_in_utc_whatever_its_zone_was(ledger: Ledger, clock: A
 def test_a_time_without_a_zone_is_refused(ledger: Ledger, clock: Any) -> None:
     clock.now = datetime(2026, 3, 1)  # noqa: DTZ001 - it is what the test is about
     with pytest.raises(LedgerError, match="time zone"), ledger.transaction() as tx:
-        intake.open_association(tx, calling_ae="A", called_ae="B", address="127.0.0.1")
+        associations.open_association(tx, calling_ae="A", called_ae="B", address="127.0.0.1")
 
 
 def test_the_clock_of_a_ledger_is_near_this_machines(ledger_url: str) -> None:

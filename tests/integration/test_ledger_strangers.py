@@ -23,7 +23,7 @@ from dicomnode.domain.associations import (
     Rejected,
     decide,
 )
-from dicomnode.ledger import Ledger, overview, strangers
+from dicomnode.ledger import Ledger, nodes, overview, strangers
 from dicomnode.ledger.strangers import MAX_STRANGERS, Stranger
 from dicomnode.ledger.tables import stranger
 from dicomnode.services import strangers as service
@@ -144,12 +144,11 @@ def test_refusals_are_written_together(ledger: Ledger, monkeypatch: pytest.Monke
 def test_status_shows_the_yaml_and_acknowledge_takes_it_off(tmp_path: Path) -> None:
     node = Node(tmp_path)
     ledger = node.ledger
-    from dicomnode.ledger import intake
     from dicomnode.ledger.schema import upgrade
 
     upgrade(ledger)
     with ledger.transaction() as tx:
-        intake.register_node(tx, "DICOMNODE", "key-1")
+        nodes.register_node(tx, "DICOMNODE", "key-1")
     refuse(ledger, request("CT7"), times=4)
     refuse(ledger, request("OTHER"))
 

@@ -14,7 +14,7 @@ from small_ct import CT, encoded, instance
 from dicomnode.errors import LedgerError
 from dicomnode.instances import file_prefix, read_file, seals
 from dicomnode.instances.seals import Seal
-from dicomnode.ledger import Ledger, intake
+from dicomnode.ledger import Ledger, knowing, nodes
 from dicomnode.ledger.schema import upgrade
 from dicomnode.services.common import Context
 from dicomnode.services.desk import Desk, Item, Seat
@@ -33,7 +33,7 @@ def context(tmp_path: Path) -> Iterator[Context]:
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}", "one")
     upgrade(ledger)
     with ledger.transaction() as tx:
-        intake.register_node(tx, "DICOMNODE", "key")
+        nodes.register_node(tx, "DICOMNODE", "key")
     spool = Spool(tmp_path / "spool", "receive")
     spool.create()
     yield Context(
@@ -73,7 +73,7 @@ def stored(path: Path) -> Stored:
 
 def kept(context: Context) -> list[str]:
     with context.ledger.transaction() as tx:
-        return sorted(Path(path).stem for path in intake.stored_paths(tx))
+        return sorted(Path(path).stem for path in knowing.stored_paths(tx))
 
 
 def codes(context: Context) -> list[str]:

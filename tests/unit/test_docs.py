@@ -26,7 +26,7 @@ from dicomnode import cli
 from dicomnode.domain.lifecycle import LIVES
 from dicomnode.domain.reasons import REASONS
 from dicomnode.instances.signs import REJECTION_CODES
-from dicomnode.ledger import Ledger, intake, presence
+from dicomnode.ledger import Ledger, nodes, presence
 from dicomnode.ledger.schema import upgrade
 from dicomnode.ledger.tables import metadata
 from dicomnode.services.supervise import ROLES
@@ -376,7 +376,7 @@ def test_the_image_is_healthy_while_its_roles_give_signs_of_life(tmp_path: Path)
         ledger = Ledger(url, node, lambda at=at: at)
         upgrade(ledger)
         with ledger.transaction() as tx:
-            intake.register_node(tx, "DICOMNODE", "key-1")
+            nodes.register_node(tx, "DICOMNODE", "key-1")
             presence.start(tx, role, 1)
         ledger.close()
 

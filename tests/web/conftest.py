@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from web_kit import Web
 
-from dicomnode.ledger import Ledger, intake
+from dicomnode.ledger import Ledger, nodes
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def ledger(_empty_sqlite: Path, tmp_path: Path, clock: Any) -> Iterator[Ledger]:
     shutil.copy(_empty_sqlite, path)
     opened = Ledger(f"sqlite:///{path}", "node-1", clock)
     with opened.transaction() as tx:
-        intake.register_node(tx, "DICOMNODE", "key-1")
+        nodes.register_node(tx, "DICOMNODE", "key-1")
     yield opened
     opened.close()
 

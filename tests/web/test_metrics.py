@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from web_kit import Web
 
 from dicomnode.domain.outcomes import Refuse
-from dicomnode.ledger import Ledger, intake, presence, steering
+from dicomnode.ledger import Ledger, associations, presence, steering
 from dicomnode.web.metrics import Metrics
 
 MONITORING = Path(__file__).parents[2] / "config/monitoring"
@@ -39,8 +39,10 @@ def one(samples: Samples, name: str, **labels: str) -> float:
 
 def come(ledger: Ledger, instances: int, size: int, outcome: str = "RELEASED") -> None:
     with ledger.transaction() as tx:
-        row = intake.open_association(tx, calling_ae="CT1", called_ae="NODE", address="10.0.0.1")
-        intake.close_association(tx, row, outcome=outcome, instances=instances, size=size)
+        row = associations.open_association(
+            tx, calling_ae="CT1", called_ae="NODE", address="10.0.0.1"
+        )
+        associations.close_association(tx, row, outcome=outcome, instances=instances, size=size)
 
 
 def test_what_ends_is_counted_once(web: Web, ledger: Ledger, clock: Any) -> None:

@@ -13,7 +13,7 @@ from web_kit import Web
 
 from dicomnode import cli
 from dicomnode.domain.trying import Invented, facts_of
-from dicomnode.ledger import Ledger, intake
+from dicomnode.ledger import Ledger, nodes
 from dicomnode.ledger.schema import upgrade
 from dicomnode.ledger.tables import event, job, series
 
@@ -129,7 +129,7 @@ def test_the_command_says_the_same(tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path / 'state/ledger.sqlite'}", "node-1")
     upgrade(ledger)
     with ledger.transaction() as tx:
-        intake.register_node(tx, "DICOMNODE", "key-1")
+        nodes.register_node(tx, "DICOMNODE", "key-1")
     web = Web(tmp_path, ledger, RULES)
     web.add_users()
     stored(ledger)
