@@ -45,6 +45,16 @@ def processes(node: Node) -> dict[str, list[int]]:
     return found
 
 
+def analyses(pid: int) -> list[int]:
+    """Return the analysis processes of a dispatcher (not Python's resource tracker)."""
+    listings = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [
+        int(child)
+        for child in " ".join(listings).split()
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
 def memory_mib(pid: int) -> tuple[float, float]:
     """Return RSS and PSS of a process in MiB; PSS counts what is shared in parts.
 

@@ -127,6 +127,7 @@ class Job(TypedDict):
     state: str
     attempt: int
     failures: int
+    shortages: list[str]
     stage: str | None
     progress: float | None
     reason: str | None

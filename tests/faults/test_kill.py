@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from nodes import Node, are_delivered
 from peers import Orthanc, wait_until
+from processes import analyses
 from proxies import Proxy
 from scu import Wire, scu, store
 from small_series import phantom_series
@@ -99,8 +99,8 @@ def test_the_analysis_process_dies(node: Callable[..., Node], orthanc: Orthanc) 
     assert set(store(running.port, *phantom_series(3))) == {0x0000}
     running.wait_for(lambda status: status["counts"]["jobs"] == {"LEASED": 1}, timeout=30)
     worker = running.pid("work")
-    wait_until(lambda: _children(worker), 30, "the analysis process runs")
-    for child in _children(worker):
+    wait_until(lambda: analyses(worker), 30, "the analysis process runs")
+    for child in analyses(worker):
         os.kill(child, signal.SIGKILL)
     status = running.wait_for(are_delivered(3), timeout=120)
 
@@ -114,16 +114,6 @@ def test_the_analysis_process_dies(node: Callable[..., Node], orthanc: Orthanc) 
     assert len(retries) == 1
     assert retries[0].startswith("WORKER_KILLED")
     assert one_result_set(orthanc)
-
-
-def _children(pid: int) -> list[int]:
-    """The analysis processes of a dispatcher (not Python's resource tracker)."""
-    lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [
-        int(child)
-        for child in " ".join(lists).split()
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
 
 
 def test_everything_dies_with_the_supervisor(node: Callable[..., Node], orthanc: Orthanc) -> None:
