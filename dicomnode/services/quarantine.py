@@ -21,7 +21,7 @@ from dicomnode import instances
 from dicomnode.domain.admission import NO_LEDGER, NO_SPACE, Decision, Fate
 from dicomnode.errors import LedgerError
 from dicomnode.instances import UnreadableError, file_prefix, same_image, split_file
-from dicomnode.ledger import Ledger, actions, intake
+from dicomnode.ledger import Ledger, actions, associations
 from dicomnode.quiet import quiet_pydicom
 from dicomnode.services.common import Context, secret_in
 from dicomnode.services.desk import Desk, Item, Seat
@@ -185,7 +185,7 @@ def _admit(context: Context, path: Path, association_id: object) -> Decision:
     try:
         with context.ledger.transaction() as tx:
             known = association_id if isinstance(association_id, int) else None
-            seat = Seat(id=intake.known_association(tx, known))
+            seat = Seat(id=associations.known_association(tx, known))
         store = Store(
             header=header,
             sop_class_uid=header.sop_class_uid,
