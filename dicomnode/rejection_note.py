@@ -28,55 +28,13 @@ from dicomnode.domain.identifiers import (
 from dicomnode.domain.moments import in_zone_of
 from dicomnode.domain.plans import MANUFACTURER, REJECTION, RTSTRUCT, SR, ResultInstance
 from dicomnode.domain.withdrawal import TITLES, Why
+from dicomnode.patient_and_study import BESIDES, PATIENT_AND_STUDY
 from dicomnode.quiet import quiet_pydicom
 
 SOP_CLASS_UID = SOPClassUID(str(KeyObjectSelectionDocumentStorage))
 DESCRIPTION = "AI not for diagnosis: withdrawn results"
 MAX_SERIES_NUMBER = 2**31 - 1
-_COPIED = (
-    "SpecificCharacterSet",
-    "TimezoneOffsetFromUTC",
-    "LongitudinalTemporalInformationModified",
-    # Patient, PS3.3 C.7.1.1.
-    "PatientName",
-    "PatientID",
-    "IssuerOfPatientID",
-    "IssuerOfPatientIDQualifiersSequence",
-    "PatientBirthDate",
-    "PatientBirthTime",
-    "PatientSex",
-    "OtherPatientIDsSequence",
-    "EthnicGroup",
-    "PatientComments",
-    "QualityControlSubject",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence",
-    # General Study and Patient Study, C.7.2.
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "StudyDescription",
-    "AccessionNumber",
-    "IssuerOfAccessionNumberSequence",
-    "ReferringPhysicianName",
-    "ReferringPhysicianIdentificationSequence",
-    "ProcedureCodeSequence",
-    "PatientAge",
-    "PatientSize",
-    "PatientWeight",
-    # Clinical Trial Subject and Study, C.7.1.3 and C.7.2.3.
-    "ClinicalTrialSponsorName",
-    "ClinicalTrialProtocolID",
-    "ClinicalTrialProtocolName",
-    "ClinicalTrialSiteID",
-    "ClinicalTrialSiteName",
-    "ClinicalTrialSubjectID",
-    "ClinicalTrialSubjectReadingID",
-    "ClinicalTrialTimePointID",
-    "ClinicalTrialTimePointDescription",
-)
+_COPIED = ("SpecificCharacterSet", *BESIDES, *PATIENT_AND_STUDY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds, validate_value
 
 from dicomnode.errors import Refusal
+from dicomnode.patient_and_study import BESIDES, PATIENT_AND_STUDY, TYPE_2
 from dicomnode.quiet import quiet_pydicom
 from dicomnode.results.character_sets import REPLACEMENT, choose_character_set
 from dicomnode.scan import Scan, SliceSource
@@ -34,50 +35,8 @@ IDENTITY = (
     "StudyInstanceUID",
 )
 """Copied exactly or refused."""
-_TYPE_2 = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-    "StudyID",
-    "AccessionNumber",
-)
-"""Required in every result, possibly empty (PS3.3 C.7.1.1, C.7.2.1)."""
 _COPIED = (
-    *_TYPE_2,
-    # Patient, PS3.3 C.7.1.1; De-identification Method travels with it.
-    "IssuerOfPatientID",
-    "IssuerOfPatientIDQualifiersSequence",
-    "PatientBirthTime",
-    "OtherPatientIDsSequence",
-    "EthnicGroup",
-    "PatientComments",
-    "QualityControlSubject",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence",
-    # General Study and Patient Study, C.7.2.
-    "StudyInstanceUID",
-    "StudyDescription",
-    "IssuerOfAccessionNumberSequence",
-    "ReferringPhysicianIdentificationSequence",
-    "ProcedureCodeSequence",
-    "PatientAge",
-    "PatientSize",
-    "PatientWeight",
-    # Clinical Trial Subject and Study, C.7.1.3 and C.7.2.3.
-    "ClinicalTrialSponsorName",
-    "ClinicalTrialProtocolID",
-    "ClinicalTrialProtocolName",
-    "ClinicalTrialSiteID",
-    "ClinicalTrialSiteName",
-    "ClinicalTrialSubjectID",
-    "ClinicalTrialSubjectReadingID",
-    "ClinicalTrialTimePointID",
-    "ClinicalTrialTimePointDescription",
+    *PATIENT_AND_STUDY,
     # The equipment of the source, named in Contributing Equipment.
     "Manufacturer",
     "ManufacturerModelName",
@@ -87,11 +46,6 @@ _COPIED = (
     "InstitutionalDepartmentName",
     "InstitutionAddress",
     "StationName",
-)
-_EXTRA = (
-    # What highdicom does not copy: into every result as it is.
-    "LongitudinalTemporalInformationModified",
-    "TimezoneOffsetFromUTC",
 )
 _DEIDENTIFICATION = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
 _CODE_SEQUENCES = ("DeidentificationMethodCodeSequence", "ProcedureCodeSequence")
@@ -134,12 +88,12 @@ def prepare(scan: Scan) -> Source:
             # An empty attribute that may be left out can break a condition of the standard.
             if element is not None and not element.is_empty:
                 common.add(element)
-        for keyword in _TYPE_2:
+        for keyword in TYPE_2:
             if keyword not in common:
                 setattr(common, keyword, "")
         _say_method(common)
         extra = Dataset()
-        for keyword in _EXTRA:
+        for keyword in BESIDES:
             element = _clean(original, keyword, findings)
             if element is not None:
                 extra.add(element)

@@ -7,67 +7,66 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from dicomnode.domain.retention import Quarantined, cutoff, leaves_quarantine
+from dicomnode.domain.retention import Quarantined, RetentionPolicy, cutoff, leaves_quarantine
 from dicomnode.ledger import retention
+from dicomnode.ledger.core import Transaction
 from dicomnode.services.common import Context
 
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 600.0
 _CHUNK = 500
+_T = TypeVar("_T", int, str)
 
 
 def retain(context: Context) -> int:
     """Purge what is old and needed no more; return how many studies and result sets went."""
-    count = _purge_input(context) + _purge_results(context)
+    policy = context.settings.retention
+    count = _purge(
+        context,
+        policy.input_days,
+        retention.old_studies,
+        retention.purge_study,
+        partial(_remove_study, context),
+    )
+    count += _purge(
+        context,
+        policy.results_days,
+        retention.old_results,
+        retention.purge_results,
+        context.spool.remove_results,
+    )
     _bound_quarantine(context)
     _compact(context)
     return count
 
 
-def finish_purges(context: Context) -> int:
-    """Remove what is recorded as purged and still has bytes: the role ended in the midst."""
-    spool, count = context.spool, 0
-    for names in _chunks(sorted(path.name for path in spool.instances.iterdir())):
-        with context.ledger.transaction() as tx:
-            ids = retention.purged_studies(tx, names)
-        for study_id in ids:
-            _remove_study(context, study_id)
-        count += len(ids)
-    folders = sorted(path.name for path in spool.results.iterdir() if path.name.isdecimal())
-    for names in _chunks(folders):
-        with context.ledger.transaction() as tx:
-            jobs = retention.purged_results(tx, [int(name) for name in names])
-        for job_id in jobs:
-            spool.remove_results(job_id)
-        count += len(jobs)
-    if count:
-        log.info("PURGES_FINISHED", extra={"fields": {"count": count}})
-    return count
-
-
-def _chunks(names: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(names), _CHUNK):
-        yield names[start : start + _CHUNK]
-
-
-def _purge_input(context: Context) -> int:
+def _purge(
+    context: Context,
+    days: float | None,
+    old: Callable[[Transaction, datetime], Sequence[int]],
+    purge: Callable[[Transaction, int, RetentionPolicy, Collection[str]], str | None],
+    remove: Callable[[int], None],
+) -> int:
+    """Purge what is so old, one after the other, unless something speaks against it; how many."""
     policy, must = context.settings.retention, context.settings.must_commit
     with context.ledger.transaction() as tx:
-        before = cutoff(policy.input_days, tx.now)
-        old = [] if before is None else retention.old_studies(tx, before)
+        before = cutoff(days, tx.now)
+        ids = [] if before is None else old(tx, before)
     count = 0
-    for study_id in old:
+    for one in ids:
         if context.stop.is_set():
             break
         with context.ledger.transaction() as tx:
-            why = retention.purge_study(tx, study_id, policy, must)
+            why = purge(tx, one, policy, must)
         if why is None:
-            _remove_study(context, study_id)
+            remove(one)
             count += 1
     return count
 
@@ -77,21 +76,37 @@ def _remove_study(context: Context, study_id: int) -> None:
         retention.removing_study(tx, study_id, context.spool.remove)
 
 
-def _purge_results(context: Context) -> int:
-    policy, must = context.settings.retention, context.settings.must_commit
-    with context.ledger.transaction() as tx:
-        before = cutoff(policy.results_days, tx.now)
-        old = [] if before is None else retention.old_results(tx, before)
-    count = 0
-    for job_id in old:
-        if context.stop.is_set():
-            break
-        with context.ledger.transaction() as tx:
-            why = retention.purge_results(tx, job_id, policy, must)
-        if why is None:
-            context.spool.remove_results(job_id)
-            count += 1
+def finish_purges(context: Context) -> int:
+    """Remove what is recorded as purged and still has bytes: the role ended in the midst."""
+    spool = context.spool
+    studies = sorted(path.name for path in spool.instances.iterdir())
+    jobs = sorted(int(path.name) for path in spool.results.iterdir() if path.name.isdecimal())
+    count = _finish(context, studies, retention.purged_studies, partial(_remove_study, context))
+    count += _finish(context, jobs, retention.purged_results, spool.remove_results)
+    if count:
+        log.info("PURGES_FINISHED", extra={"fields": {"count": count}})
     return count
+
+
+def _finish(
+    context: Context,
+    there: Sequence[_T],
+    purged: Callable[[Transaction, Sequence[_T]], Sequence[int]],
+    remove: Callable[[int], None],
+) -> int:
+    count = 0
+    for some in _chunks(there):
+        with context.ledger.transaction() as tx:
+            ids = purged(tx, some)
+        for one in ids:
+            remove(one)
+        count += len(ids)
+    return count
+
+
+def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), _CHUNK):
+        yield items[start : start + _CHUNK]
 
 
 def _bound_quarantine(context: Context) -> None:
