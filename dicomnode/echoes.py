@@ -13,7 +13,7 @@ from dicomnode.network.query import find_study
 from dicomnode.network.scu import ConnectError, associate
 from dicomnode.network.stow import SecretError, StowService, find_credentials
 from dicomnode.services.peers import call_of
-from dicomnode.settings import Settings
+from dicomnode.settings import Peer, Settings
 
 
 def echo_destination(settings: Settings, name: str) -> Outcome:
@@ -31,7 +31,18 @@ def echo_destination(settings: Settings, name: str) -> Outcome:
             return Done()
         return Retry("FOLDER_UNAVAILABLE", f"{folder} is not there, or may not be written")
     peer = settings.peer_of(name)
-    if peer is None or peer.port is None:
+    return Refuse("NO_PORT", "it has no peer") if peer is None else _echo(settings, peer)
+
+
+def echo_peer(settings: Settings, name: str) -> Outcome:
+    """Ask a peer for Verification, whatever it is configured for."""
+    if name not in settings.peers:
+        raise SettingsError(f"no peer is named {name!r} (peers: {', '.join(settings.peers)})")
+    return _echo(settings, settings.peers[name])
+
+
+def _echo(settings: Settings, peer: Peer) -> Outcome:
+    if peer.port is None:
         return Refuse("NO_PORT", "the peer has no port")
     try:
         with associate(

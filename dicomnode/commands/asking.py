@@ -49,8 +49,8 @@ def echo(
         str,
         typer.Argument(
             metavar="NAME",
-            help="Of a destination; or of a peer.",
-            autocompletion=completing.destinations_and_archives,
+            help="Of a destination, or of a peer.",
+            autocompletion=completing.destinations_and_callable,
         ),
     ],
     config_option: ConfigOption = None,
@@ -59,13 +59,16 @@ def echo(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a destination for C-ECHO, or a peer whether it answers queries; ends with 1 if not.
+    """Ask a destination or a peer for C-ECHO, or whether it answers queries; ends with 1 if not.
 
     For example: dicomnode echo pacs -c dicomnode.yaml
     """
-    from dicomnode.echoes import echo_destination, query_peer
+    from dicomnode.echoes import echo_destination, echo_peer, query_peer
 
-    answer = (query_peer if query else echo_destination)(load(config_option), name)
+    settings = load(config_option)
+    is_peer = name in settings.peers and name not in settings.destinations
+    ask = query_peer if query else echo_peer if is_peer else echo_destination
+    answer = ask(settings, name)
     facts: Echo = {"name": name, "answer": answer.code, "detail": getattr(answer, "detail", "")}
     if as_json:
         say(facts)

@@ -27,12 +27,13 @@ def _offered(names: Callable[[Settings], Iterable[str]]) -> Callable[..., list[s
 destinations = _offered(lambda settings: settings.destinations)
 archives = _offered(lambda settings: [name for name, peer in settings.peers.items() if peer.query])
 """Peers that may be asked."""
-destinations_and_archives = _offered(
+destinations_and_callable = _offered(
     lambda settings: {
         *settings.destinations,
-        *(name for name, peer in settings.peers.items() if peer.query),
+        *(name for name, peer in settings.peers.items() if peer.port is not None or peer.query),
     }
 )
+"""Destinations, and peers that have a port or may be asked."""
 titles = _offered(lambda settings: {peer.ae_title for peer in settings.peers.values()})
 """AE titles."""
 

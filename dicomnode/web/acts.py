@@ -9,10 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from dicomnode.domain.choosing import choose_alone
 from dicomnode.domain.identifiers import InvalidUIDError, parse_uid
-from dicomnode.domain.outcomes import Done
-from dicomnode.domain.sayings import saying
 from dicomnode.domain.withdrawal import WITHDRAWN
-from dicomnode.echoes import echo_destination
 from dicomnode.errors import PurgedError, SettingsError
 from dicomnode.ledger import Transaction, actions, fetches, steering, strangers, withdrawals
 from dicomnode.ledger.choosing import analyze_by_hand
@@ -21,13 +18,13 @@ from dicomnode.services.quarantine import NAMES
 from dicomnode.settings import Settings
 from dicomnode.web.fetching import Wish
 from dicomnode.web.guard import RefusedError
+from dicomnode.web.peers import ACTS as ACTS_OF_PEERS
 from dicomnode.web.quarantine import ACTS as ACTS_OF_QUARANTINE
 from dicomnode.web.rendering import page
 from dicomnode.web.site import Act, Call, Came, Page, Values
 
 MOST_REASON = 500
 MOST_EVENTS = 1000
-ECHO_SECONDS = 10.0
 BIGGEST_ID = 2**63 - 1
 
 Change = Callable[[Transaction, Values, str, str], int]
@@ -99,24 +96,6 @@ def _analyze(call: Call, values: Values, reason: str) -> Came:
     if not verdict.is_chosen:
         return Came(count=0, says=f"It cannot be analysed: {verdict.why} ({verdict.code}).")
     return Came(count=1, says="It is queued.")
-
-
-def _test(call: Call, values: Values, reason: str) -> Came:
-    del reason
-    name, settings = values["destination"], call.site.settings
-    timeout = min(ECHO_SECONDS, settings.send.timeout_seconds)
-    patient = settings.model_copy(
-        update={"send": settings.send.model_copy(update={"timeout_seconds": timeout})}
-    )
-    outcome = echo_destination(patient, name)
-    detail = f"{outcome.code} {getattr(outcome, 'detail', '')}".strip()
-    with call.site.ledger.transaction() as tx:
-        tx.event("PEER_TESTED", detail=f"{name} by {call.user.name}: {detail}")
-    if isinstance(outcome, Done):
-        return Came(count=1, says=f"{name} answers C-ECHO.")
-    return Came(
-        count=0, says=f"{name} does not answer C-ECHO: {detail}. {saying(outcome.code).what}"
-    )
 
 
 ACTS: tuple[Act, ...] = (
@@ -239,13 +218,6 @@ ACTS: tuple[Act, ...] = (
         ),
     ),
     Act(
-        name="test-destination",
-        title="Test the destination",
-        asks="It is asked for Verification (C-ECHO). Nothing is stored.",
-        needs=("destination",),
-        do=_test,
-    ),
-    Act(
         name="fetch-study",
         title="Fetch the study",
         asks="An archive that may be asked is asked for all of it, and it is analysed as if it had"
@@ -254,6 +226,7 @@ ACTS: tuple[Act, ...] = (
         may_have=("peer",),
         do=_fetch,
     ),
+    *ACTS_OF_PEERS,
     *ACTS_OF_QUARANTINE,
 )
 

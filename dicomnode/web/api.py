@@ -14,6 +14,7 @@ from dicomnode.web import looks
 from dicomnode.web.acts import ACTS
 from dicomnode.web.guard import RefusedError
 from dicomnode.web.pages import STATES, list_of, study_of
+from dicomnode.web.peers import answer as peers
 from dicomnode.web.quarantine import answer as quarantine
 from dicomnode.web.site import Act, Call, Page
 from dicomnode.web.trying import answer as trial
@@ -117,6 +118,11 @@ _DESTINATION = _object(
     seen_at=_MAYBE, paused_at=_MAYBE, states=_COUNTS, says=_TEXT,
     is_configured={"type": "boolean"},
 )  # fmt: skip
+_GPU = _object(index=_COUNT, name=_TEXT, total_bytes=_COUNT, used_bytes=_COUNT)
+_PEER = _object(
+    name=_TEXT, ae_title=_TEXT, host=_TEXT, port={"type": ["integer", "null"]},
+    is_encrypted={"type": "boolean"}, may=_list_of(_TEXT), destinations=_list_of(_TEXT),
+)  # fmt: skip
 _KEPT = _object(
     name=_TEXT, since=_TEXT, size=_COUNT, code=_TEXT, detail=_TEXT, calling_ae=_TEXT,
     status={"type": ["integer", "null"]}, sop_instance_uid=_TEXT, says=_TEXT, todo=_TEXT,
@@ -132,7 +138,8 @@ _SCHEMAS: dict[str, Schema] = {
     "Overview": _object(
         now=_TEXT, node=_object(id=_TEXT, ae_title=_TEXT), roles=_ROWS, queues=_ROWS,
         states={"type": "object", "additionalProperties": _COUNTS}, attention=_ROWS,
-        attention_count=_COUNT, quarantined=_COUNT, failures=_ROWS, waiting=_ROWS, strangers=_ROWS,
+        attention_count=_COUNT, quarantined=_COUNT,
+        gpus=_list_of(_GPU), failures=_ROWS, waiting=_ROWS, strangers=_ROWS,
         destinations=_list_of(_DESTINATION),
         day=_object(hours=_ROWS, latency=_ROWS),
         disk=_object(total_bytes=_COUNT, free_bytes=_COUNT, min_free_bytes=_COUNT),
@@ -147,6 +154,7 @@ _SCHEMAS: dict[str, Schema] = {
     "Attention": _object(attention=_ROWS),
     "Jobs": _object(waiting=_ROWS, failed=_ROWS),
     "Events": _object(events=_list_of(_EVENT)),
+    "Peers": _object(peers=_list_of(_PEER)),
     "Quarantine": _object(files=_list_of(_KEPT), count=_COUNT, bytes=_COUNT),
     "Trial": _object(study_uid=_MAYBE, series=_list_of(_TRIED)),
     "Came": _object(done=_COUNT, says=_TEXT),
@@ -189,6 +197,7 @@ _ANSWERS = {
     "/api/attention": "Attention",
     "/api/jobs": "Jobs",
     "/api/events": "Events",
+    "/api/peers": "Peers",
     "/api/quarantine": "Quarantine",
     "/api/try": "Trial",
 }
@@ -201,6 +210,7 @@ API: tuple[Page, ...] = (
     Page(path="/api/attention", handle=attention, is_api=True),
     Page(path="/api/jobs", handle=jobs, is_api=True),
     Page(path="/api/events", handle=events, is_api=True),
+    Page(path="/api/peers", handle=peers, is_api=True),
     Page(path="/api/quarantine", handle=quarantine, is_api=True),
     Page(path="/api/try", handle=trial, is_api=True),
     Page(path="/api/openapi.json", handle=description, is_api=True),

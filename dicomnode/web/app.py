@@ -11,6 +11,7 @@ from dicomnode.web.acts import pages_of_acts
 from dicomnode.web.api import API
 from dicomnode.web.guard import RefusedError, SecurityHeaders, guarded, refusal
 from dicomnode.web.pages import PAGES
+from dicomnode.web.peers import SHOWN as PEERS
 from dicomnode.web.quarantine import SHOWN as QUARANTINE
 from dicomnode.web.site import Page, Site
 from dicomnode.web.trying import TRYING
@@ -18,7 +19,7 @@ from dicomnode.web.trying import TRYING
 
 def all_pages() -> list[Page]:
     """Return every route there is."""
-    return [*PAGES, *TRYING, *QUARANTINE, *pages_of_acts(), *API]
+    return [*PAGES, *TRYING, *PEERS, *QUARANTINE, *pages_of_acts(), *API]
 
 
 def create(site: Site) -> SecurityHeaders:

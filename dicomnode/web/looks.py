@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -74,6 +75,7 @@ def overview(site: Site) -> Facts:
             "day": figures.day(tx),
         }
     facts["disk"] = disk(site)
+    facts["gpus"] = [asdict(one) for one in site.gpus.read()]
     facts["quarantined"] = quarantine.count(site.spool)
     facts["answers"] = [
         {"question": one.question, "level": one.level, "short": one.short, "says": one.says}

@@ -66,6 +66,7 @@ class Metrics:
         self._attention = gauge("attention", "Events that need a person.", "code")
         self._disk = gauge("disk_bytes", "Of the spool's disk: total, free.", "which")
         self._least = gauge("disk_least_free_bytes", "Below this nothing is taken any more.")
+        self._gpu = gauge("gpu_memory_bytes", "Of each GPU: total, used.", "gpu", "which")
         self._quarantined = gauge("quarantine_files", "Files in quarantine.")
         self._open = gauge("associations_open", "Associations that are open.")
         gauge("info", "Version of the software.", "version").labels(__version__).set(1)
@@ -80,6 +81,10 @@ class Metrics:
             self._disk.labels("total").set(room["total_bytes"])
             self._disk.labels("free").set(room["free_bytes"])
             self._least.set(room["min_free_bytes"])
+            self._gpu.clear()
+            for gpu in site.gpus.read():
+                self._gpu.labels(gpu.index, "total").set(gpu.total_bytes)
+                self._gpu.labels(gpu.index, "used").set(gpu.used_bytes)
             self._quarantined.set(quarantine.count(site.spool))
             return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 

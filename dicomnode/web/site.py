@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment
 from starlette.responses import Response
 
+from dicomnode.gpus import Gpus
 from dicomnode.ledger import Ledger
 from dicomnode.settings import Settings
 from dicomnode.spool import Spool
@@ -38,6 +39,7 @@ class Site:
     templates: Environment
     metrics: Metrics
     fetcher: Fetcher
+    gpus: Gpus = field(default_factory=Gpus)
     tries: Limiter = field(default_factory=lambda: Limiter(TRIES, TRY_SECONDS))
     tries_of_address: Limiter = field(
         default_factory=lambda: Limiter(TRIES_OF_ADDRESS, TRY_SECONDS)
