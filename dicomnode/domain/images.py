@@ -7,6 +7,7 @@ So a series of two thousand slices is a handful of facts, counted. No decision i
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
@@ -70,6 +71,10 @@ class ImageFacts:
     description: str = ""
     """Series Description."""
 
+    def __reduce__(self) -> tuple[Callable[[str], ImageFacts], tuple[str]]:
+        """Pickle the text, of which the images of a series have one."""
+        return decode, (encode(self),)
+
     @property
     def is_original(self) -> bool:
         """Whether Image Type begins with ORIGINAL."""
@@ -109,6 +114,7 @@ def encode(facts: ImageFacts) -> str:
     return json.dumps(stated, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+@lru_cache(maxsize=512)
 def decode(text: str) -> ImageFacts:
     """Return the facts that `encode` made a text of; names that are not known are passed over."""
     found: dict[str, Any] = json.loads(text or "{}")

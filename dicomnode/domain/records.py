@@ -14,6 +14,7 @@ from dicomnode.domain.identifiers import (
     TransferSyntaxUID,
 )
 from dicomnode.domain.images import NOTHING_STATED, ImageFacts
+from dicomnode.domain.packing import Packed
 from dicomnode.domain.plans import ModelOptions
 
 
@@ -44,7 +45,7 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(Packed):
     """What admission and the rules need of an instance, read without decoding it."""
 
     study_uid: StudyUID

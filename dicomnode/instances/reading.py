@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
@@ -83,6 +84,29 @@ def read_file(path: Path, key: bytes) -> tuple[Header, str, int]:
         return *reader.finish(again), size
 
 
+@dataclass(frozen=True, slots=True)
+class _Syntax:
+    """What a Transfer Syntax UID says, looked up once."""
+
+    uid: TransferSyntaxUID
+    key: bytes
+    is_implicit: bool
+    is_little_endian: bool
+    is_deflated: bool
+
+
+@lru_cache(maxsize=64)
+def _syntax(transfer_syntax: str) -> _Syntax:
+    uid = UID(transfer_syntax)
+    return _Syntax(
+        uid=TransferSyntaxUID(transfer_syntax),
+        key=transfer_syntax.encode(),
+        is_implicit=uid.is_implicit_VR,
+        is_little_endian=uid.is_little_endian,
+        is_deflated=uid == DeflatedExplicitVRLittleEndian,
+    )
+
+
 class Headers:
     """Reads headers, and remembers what the instances of the last series share.
 
@@ -96,9 +120,9 @@ class Headers:
 
     def begin(self, transfer_syntax: str) -> HeaderReader:
         """Return the reader of a data set that is about to come."""
-        return HeaderReader(self, UID(transfer_syntax))
+        return HeaderReader(self, _syntax(transfer_syntax))
 
-    def _fields(self, elements: _Elements, syntax: UID) -> tuple[SeriesFields, InstanceFields]:
+    def _fields(self, elements: _Elements, syntax: _Syntax) -> tuple[SeriesFields, InstanceFields]:
         """Read what a scanner has found.
 
         Raises:
@@ -106,7 +130,7 @@ class Headers:
             UnreadableError: a UID is missing or malformed.
         """
         raw = elements.raw(_SERIES_TAGS)
-        remembered = (syntax.encode(), *raw)
+        remembered = (syntax.key, *raw)
         shared = self._known.get(remembered)
         if shared is None:
             shared = series_fields(elements.dataset, self._key)
@@ -115,12 +139,12 @@ class Headers:
                 self._known.popitem(last=False)
         return shared, instance_fields(cast("Dataset", elements))
 
-    def _read(self, stream: BinaryIO, syntax: UID) -> Header:
+    def _read(self, stream: BinaryIO, syntax: _Syntax) -> Header:
         """Read a data set with pydicom, from where the stream stands to its end."""
         watched = _Watched(stream)
         dataset = read_dataset(
             cast("BinaryIO", watched),
-            is_implicit_VR=syntax.is_implicit_VR,
+            is_implicit_VR=syntax.is_implicit,
             is_little_endian=syntax.is_little_endian,
             stop_when=_at_pixels,
             defer_size=_MAX_VALUE,
@@ -134,13 +158,13 @@ class Headers:
 class HeaderReader:
     """Takes an instance's data set in pieces, and says at its end what it is."""
 
-    def __init__(self, headers: Headers, syntax: UID) -> None:
+    def __init__(self, headers: Headers, syntax: _Syntax) -> None:
         self._headers = headers
         self._syntax = syntax
-        deflated = syntax == DeflatedExplicitVRLittleEndian
+        deflated = syntax.is_deflated
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS) if deflated else None
         self._inflated = 0
-        self._scanner = Scanner(explicit=not syntax.is_implicit_VR)
+        self._scanner = Scanner(explicit=not syntax.is_implicit)
         self._scanner.gave_up = not syntax.is_little_endian
         self._scanned = 0
         self._as_it_came = blake3()
@@ -149,11 +173,6 @@ class HeaderReader:
         self._pixels_to_come = 0
         self._fields: tuple[SeriesFields, InstanceFields] | None = None
         self._fault: UnreadableError | None = None
-
-    @property
-    def sop_instance_uid(self) -> str | None:
-        """The SOP Instance UID, once it has come in a plain data set."""
-        return None if self._fields is None else self._fields[1]["sop_instance_uid"]
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes."""
@@ -263,11 +282,13 @@ class HeaderReader:
             self._fault = UnreadableError(f"the data set does not parse ({type(error).__name__})")
 
 
-def _header(shared: SeriesFields, own: InstanceFields, syntax: UID, pixel_digest: str) -> Header:
+def _header(
+    shared: SeriesFields, own: InstanceFields, syntax: _Syntax, pixel_digest: str
+) -> Header:
     return Header(
         **shared,
         **own,
-        transfer_syntax_uid=TransferSyntaxUID(str(syntax)),
+        transfer_syntax_uid=syntax.uid,
         pixel_digest=pixel_digest,
     )
 
@@ -280,7 +301,7 @@ class _Raw:
 class _Elements:
     """A scanner's elements in the clothes of a pydicom data set: plain values without its help."""
 
-    def __init__(self, scanner: Scanner, syntax: UID) -> None:
+    def __init__(self, scanner: Scanner, syntax: _Syntax) -> None:
         self._scanner = scanner
         self._syntax = syntax
         self.raw = scanner.raw
@@ -291,7 +312,7 @@ class _Elements:
         """All elements that are not long, as pydicom reads them."""
         if self._dataset is None:
             self._dataset = read_dataset(
-                BytesIO(self._scanner.kept), self._syntax.is_implicit_VR, is_little_endian=True
+                BytesIO(self._scanner.kept), self._syntax.is_implicit, is_little_endian=True
             )
         return self._dataset
 
@@ -305,7 +326,7 @@ class _Elements:
 
     def get_item(self, keyword: str) -> _Raw | None:
         (raw,) = self._scanner.raw((_PLAIN[keyword][0],))
-        return None if raw is None else _Raw(raw[0 if self._syntax.is_implicit_VR else 2 :])
+        return None if raw is None else _Raw(raw[0 if self._syntax.is_implicit else 2 :])
 
 
 _PLAIN = {
@@ -378,7 +399,7 @@ def _inflated(stream: BinaryIO, deflated: bool) -> Iterator[BinaryIO]:
         yield cast("BinaryIO", plain)
 
 
-def _hash_pixels(stream: BinaryIO, syntax: UID) -> str:
+def _hash_pixels(stream: BinaryIO, syntax: _Syntax) -> str:
     """Return the digest of the pixel data element's value, which begins where the stream stands.
 
     Encapsulated values (undefined length) and everything behind them count whole.
@@ -391,7 +412,7 @@ def _hash_pixels(stream: BinaryIO, syntax: UID) -> str:
     if len(head) < 8:
         return found.hexdigest()
     order: Any = "little" if syntax.is_little_endian else "big"
-    if syntax.is_implicit_VR:
+    if syntax.is_implicit:
         length = int.from_bytes(head[4:], order)
     else:
         more = stream.read(4)

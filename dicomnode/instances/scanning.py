@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 
 PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 UNDEFINED = 0xFFFFFFFF
@@ -39,7 +40,7 @@ _PLAIN_TEXT = re.compile(rb"[\x20-\x3c\x3e-\x5b\x5d-\x7e]*")  # neither \ nor =,
 _DECIMAL = re.compile(rb" *[+-]?[0-9]{1,12}(\.[0-9]{0,12})?([eE][+-]?[0-9]{1,2})? *")
 _INTEGER = re.compile(rb" *[+-]?[0-9]{1,9} *")
 
-Value = str | float | list[float] | None
+Value = str | float | tuple[float, ...] | None
 
 
 class UnusualError(Exception):
@@ -242,20 +243,25 @@ class Scanner:
         stated, start, end = found
         if self._explicit and stated != vr:
             raise UnusualError
-        data = bytes(self._kept[start:end])
-        if vr == b"US":
-            if len(data) != 2:
-                raise UnusualError
-            return int(_short(data)[0])
-        plain = data.rstrip(b"\0 ")
-        if not plain:
-            return ""
-        if vr in _TEXT and _PLAIN_TEXT.fullmatch(plain):
-            return plain.decode("ascii")
-        if vr in (b"DS", b"IS"):
-            parts = plain.split(b"\\")
-            pattern = _DECIMAL if vr == b"DS" else _INTEGER
-            if all(pattern.fullmatch(part) for part in parts):
-                numbers = [float(part) for part in parts]
-                return numbers[0] if len(numbers) == 1 else numbers
-        raise UnusualError
+        return _value(bytes(self._kept[start:end]), vr)
+
+
+@lru_cache(maxsize=4096)
+def _value(data: bytes, vr: bytes) -> Value:
+    """Read a value; the instances of a series agree in most of them."""
+    if vr == b"US":
+        if len(data) != 2:
+            raise UnusualError
+        return int(_short(data)[0])
+    plain = data.rstrip(b"\0 ")
+    if not plain:
+        return ""
+    if vr in _TEXT and _PLAIN_TEXT.fullmatch(plain):
+        return plain.decode("ascii")
+    if vr in (b"DS", b"IS"):
+        parts = plain.split(b"\\")
+        pattern = _DECIMAL if vr == b"DS" else _INTEGER
+        if all(pattern.fullmatch(part) for part in parts):
+            numbers = tuple(float(part) for part in parts)
+            return numbers[0] if len(numbers) == 1 else numbers
+    raise UnusualError

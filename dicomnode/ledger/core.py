@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 LOCK_SECONDS = 30.0
 """How long a connection waits for SQLite's lock."""
 
-_ONLY_READS = "dicomnode_only_reads"
+ONLY_READS = "dicomnode_only_reads"
 
 Clock = Callable[[], datetime]
 
@@ -192,7 +192,7 @@ class Ledger:
             LedgerError: the database cannot be used.
         """
         try:
-            with self.engine.connect().execution_options(**{_ONLY_READS: True}) as connection:
+            with self.engine.connect().execution_options(**{ONLY_READS: True}) as connection:
                 yield connection
         except SQLAlchemyError as error:
             raise LedgerError(f"ledger: {type(error).__name__}: {_first_line(error)}") from error
@@ -205,7 +205,7 @@ class Ledger:
             LedgerError: the database cannot be used.
         """
         try:
-            reader = self.engine.connect().execution_options(**{_ONLY_READS: True})
+            reader = self.engine.connect().execution_options(**{ONLY_READS: True})
             with reader as connection, connection.begin(), self._only_reading(connection):
                 yield Transaction(connection, self._now(connection), self.node_id)
         except SQLAlchemyError as error:
@@ -272,7 +272,7 @@ def _engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        if connection.get_execution_options().get(_ONLY_READS):
+        if connection.get_execution_options().get(ONLY_READS):
             return
         # A deferred transaction that reads first and writes later can fail for good with
         # SQLITE_BUSY; one that takes the write lock at once waits its turn.

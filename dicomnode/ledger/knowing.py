@@ -20,6 +20,7 @@ from sqlalchemy import (
 
 from dicomnode.domain.identifiers import PatientKey, StudyUID, TransferSyntaxUID
 from dicomnode.domain.records import RETENTION_EXPIRED, Header, StoredInstance
+from dicomnode.ledger.asking import Question
 from dicomnode.ledger.core import Ledger, Transaction
 from dicomnode.ledger.tables import (
     instance,
@@ -98,14 +99,12 @@ _HEARD_OF = union_all(
 )
 
 
-def is_unheard_of(ledger: Ledger, sop_instance_uid: str) -> bool:
-    """Whether nothing is known of an instance: not stored, no result, not named by a note.
+def heard_of(ledger: Ledger) -> Question:
+    """Return the question whether anything is known of a SOP Instance UID.
 
-    Raises:
-        LedgerError: the ledger cannot be asked.
+    It may be stored, a result of this node, or named by a rejection note.
     """
-    with ledger.reading() as connection:
-        return connection.execute(_HEARD_OF, {"uid": sop_instance_uid}).first() is None
+    return Question(ledger, _HEARD_OF)
 
 
 def known(tx: Transaction, header: Header) -> Known:

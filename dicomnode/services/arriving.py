@@ -87,7 +87,6 @@ class ArrivingInstance:
         self._request = request
         self._calling_ae = calling_ae
         self._association_id = association_id
-        self._was_asked = False
         self._is_expected = False
         self._reader = house.headers.begin(request.transfer_syntax_uid)
         self._tmp = house.spool.arriving
@@ -103,9 +102,13 @@ class ArrivingInstance:
                 self._tmp = house.spool.take_place()
                 self._file = os.open(self._tmp, os.O_RDWR)
                 self._write(self._prefix)
+                # While the pixels come there is time to find out whether it is a new one.
+                self._is_expected = bool(self._prefix) and desk.expect(request.sop_instance_uid)
         except OSError:
             self._refuse(admission.NO_LEDGER)
             log.exception("STORAGE_FAILED")
+        except GoneError:
+            self._refuse(admission.NO_LEDGER)
 
     def write(self, fragment: memoryview) -> bool:
         """Take the next bytes; False where there is no end of them."""
@@ -123,13 +126,9 @@ class ArrivingInstance:
                 self._block += fragment
                 if len(self._block) >= BLOCK:
                     self._take_block()
-            if not self._was_asked:
-                self._expect()
         except OSError:
             self._refuse(admission.NO_LEDGER)
             log.exception("STORAGE_FAILED")
-        except GoneError:
-            self._refuse(admission.NO_LEDGER)
         return True
 
     def finish(self) -> Answer:
@@ -185,7 +184,6 @@ class ArrivingInstance:
             size=self._size,
             tmp=self._tmp.name,
         )
-        self._expect()
         if self._is_expected and self._is_plain(header):
             self._seal(digest)
             os.fdatasync(self._file)
@@ -206,20 +204,12 @@ class ArrivingInstance:
             return self._set_aside(header, decision)
         return decision
 
-    def _expect(self) -> None:
-        """Ask whether it is a new one, as soon as its data set has said what it is."""
-        uid = None if self._was_asked else self._reader.sop_instance_uid
-        if uid is not None:
-            self._was_asked = True
-            self._is_expected = self._desk.expect(uid)
-
     def _is_plain(self, header: Header) -> bool:
         """Whether a new one like it is stored whatever else the ledger knows."""
         return (
             header.sop_instance_uid == self._request.sop_instance_uid
             and header.sop_class_uid == self._request.sop_class_uid
             and header.rejection is None
-            and bool(self._prefix)
         )
 
     def _seal(self, digest: str) -> None:

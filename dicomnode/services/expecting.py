@@ -21,7 +21,7 @@ class Expectations:
     """
 
     def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+        self._heard_of = knowing.heard_of(ledger)
         self._lock = threading.Lock()
         self._owners: dict[str, object] = {}
         self._coming: dict[object, str] = {}  # by owner: expected, and not stored yet
@@ -62,7 +62,7 @@ class Expectations:
 
     def _is_unheard_of(self, sop_instance_uid: str) -> bool:
         try:
-            return knowing.is_unheard_of(self._ledger, sop_instance_uid)
+            return not self._heard_of.ask(sop_instance_uid)
         except LedgerError as error:
             log.warning("LEDGER_UNAVAILABLE", extra={"fields": {"detail": str(error)}})
             return False

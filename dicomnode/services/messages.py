@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from dicomnode.domain.admission import Decision
 from dicomnode.domain.associations import AssociationRequest, Rejected
 from dicomnode.domain.commitment import CommitmentReport
+from dicomnode.domain.packing import Packed
 from dicomnode.domain.records import Header
 from dicomnode.domain.security import ServerTls
 from dicomnode.network.association import Outcome, Terms
@@ -74,7 +75,7 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Store:
+class Store(Packed):
     """An instance whose bytes are synchronised. Answered by `Decision` or `Compare`."""
 
     header: Header
