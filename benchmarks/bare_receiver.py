@@ -65,10 +65,9 @@ class BareFile:
         """Synchronise the file."""
         self._digest.digest()
         os.fdatasync(self._file)
-        self.discard()
         return Answer(status=0)
 
-    def discard(self) -> None:
+    def close(self) -> None:
         """Close the file."""
         os.close(self._file)
 

@@ -99,5 +99,5 @@ class _Arrival:
     def finish(self) -> Answer:
         return Answer(status=self._archive.keep(self._request, bytes(self._data)))
 
-    def discard(self) -> None:
+    def close(self) -> None:
         self._data.clear()

@@ -66,8 +66,8 @@ class Sink(Protocol):
     def finish(self) -> Answer:
         """The data set is whole: make it durable, and say what the peer is to hear."""
 
-    def discard(self) -> None:
-        """The rest of the data set will not come."""
+    def close(self) -> None:
+        """The peer has its answer, or the rest of the data set will not come: the last call."""
 
 
 class Session(Protocol):
@@ -243,7 +243,7 @@ class AcceptedConnection:
             self._send_abort(pdus.SERVICE_USER, pdus.REASON_NOT_SPECIFIED)
         finally:
             if self._message.sink is not None:
-                self._message.sink.discard()
+                self._message.sink.close()
             session.close(outcome)
 
     def _next(self, session: Session) -> None:
@@ -301,9 +301,7 @@ class AcceptedConnection:
         if message.sink is not None and not message.sink.write(value):
             self._give_up("more of a data set came than is taken")
         if is_last:
-            self._message = _Message()  # what fails from here on is the answer's business
-            answer = message.sink.finish() if message.sink is not None else message.answer
-            self._respond(message, answer or Answer(status=commands.SUCCESS))
+            self._finish(message)
 
     def _command(self, session: Session) -> None:
         message = self._message
@@ -340,9 +338,19 @@ class AcceptedConnection:
         else:
             message.answer = Answer(status=commands.UNRECOGNIZED_OPERATION)
         if not request.has_data_set:
-            self._message = _Message()
-            answer = message.sink.finish() if message.sink is not None else message.answer
-            self._respond(message, answer or Answer(status=commands.SUCCESS))
+            self._finish(message)
+
+    def _finish(self, message: _Message) -> None:
+        """Answer a request that is whole."""
+        self._message = _Message()  # what fails from here on is the answer's business
+        sink = message.sink
+        if sink is None:
+            self._respond(message, message.answer or Answer(status=commands.SUCCESS))
+            return
+        try:
+            self._respond(message, sink.finish())
+        finally:
+            sink.close()
 
     def _respond(self, message: _Message, answer: Answer) -> None:
         if message.request is None:

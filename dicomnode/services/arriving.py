@@ -88,6 +88,7 @@ class ArrivingInstance:
         self._calling_ae = calling_ae
         self._association_id = association_id
         self._is_expected = False
+        self._sealed: Store | None = None
         self._reader = house.headers.begin(request.transfer_syntax_uid)
         self._tmp = house.spool.arriving
         self._prefix = _prefix(request)
@@ -140,8 +141,6 @@ class ArrivingInstance:
             decision = admission.NO_LEDGER
         except GoneError:
             decision = admission.NO_LEDGER
-        finally:
-            self.discard()
         if decision.status == admission.SUCCESS:
             return Answer(status=admission.SUCCESS)
         log.warning(
@@ -157,15 +156,21 @@ class ArrivingInstance:
         )
         return Answer(status=decision.status, comment=decision.code)
 
-    def discard(self) -> None:
-        """Leave nothing behind; what was published has another name by now."""
-        if self._file >= 0:
-            self._let_go()
-            self._tmp.unlink(missing_ok=True)
+    def close(self) -> None:
+        """Have the row of a sealed file written; of any other leave nothing behind.
 
-    def _let_go(self) -> None:
-        os.close(self._file)
-        self._file = -1
+        What was published has another name by now. Of a sealed file that the desk does not hear of
+        the row is written when the desk starts again.
+        """
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+            if self._sealed is None:
+                self._tmp.unlink(missing_ok=True)
+        if self._sealed is not None:
+            with suppress(GoneError):
+                self._desk.stored(self._sealed)
+            self._sealed = None
 
     def _finish(self) -> Decision:
         if self._refusal is None:
@@ -188,8 +193,7 @@ class ArrivingInstance:
             self._seal(digest)
             os.fdatasync(self._file)
             if self._desk.is_new():
-                self._desk.stored(store)
-                self._let_go()
+                self._sealed = store
                 return admission.STORED
         else:
             os.fdatasync(self._file)
@@ -246,7 +250,7 @@ class ArrivingInstance:
     def _refuse(self, decision: Decision) -> None:
         self._refusal = decision
         self._block.clear()
-        self.discard()
+        self.close()
 
     def _take_block(self) -> None:
         if self._block:

@@ -60,6 +60,10 @@ class Expectations:
         with self._lock:
             self._owners.pop(sop_instance_uid, None)
 
+    def close(self) -> None:
+        """Nothing more is asked."""
+        self._heard_of.close()
+
     def _is_unheard_of(self, sop_instance_uid: str) -> bool:
         try:
             return not self._heard_of.ask(sop_instance_uid)

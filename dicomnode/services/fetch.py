@@ -279,8 +279,11 @@ def _storing(context: Context, name: str, refused: list[str]) -> Iterator[retrie
                 transfer_syntax_uid=arrival.transfer_syntax_uid,
             )
         )
-        instance.write(memoryview(arrival.data))
-        status = instance.finish().status
+        try:
+            instance.write(memoryview(arrival.data))
+            status = instance.finish().status
+        finally:
+            instance.close()
         if status != SUCCESS:
             refused.append(arrival.sop_instance_uid)
         return status

@@ -96,6 +96,7 @@ class Reception:
         while self._desk.open_associations and time.monotonic() < deadline:
             self._turn()
         self._writer.end()
+        self._expectations.close()
 
     # In the thread that listens
 

@@ -46,6 +46,6 @@ class ArrivingReport:
             return Reported(reports.parse(data, self._syntax))
         return Wanted(*reports.parse_request(data, self._syntax))
 
-    def discard(self) -> None:
-        """The rest of it will not come."""
+    def close(self) -> None:
+        """Nothing more comes."""
         self._data.clear()
