@@ -9,7 +9,7 @@ from ledger_kit import header, receive
 from sqlalchemy import text
 
 from dicomnode.errors import LedgerError
-from dicomnode.ledger import Ledger, intake
+from dicomnode.ledger import Ledger, knowing
 from dicomnode.ledger.asking import Question
 from dicomnode.ledger.tables import rejection
 
@@ -17,7 +17,7 @@ from dicomnode.ledger.tables import rejection
 @pytest.fixture
 def heard_of(ledger: Ledger) -> Iterator[Question]:
     """Whether anything is known of an instance."""
-    question = intake.heard_of(ledger)
+    question = knowing.heard_of(ledger)
     yield question
     question.close()
 
