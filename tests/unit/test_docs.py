@@ -236,6 +236,7 @@ NO_CODES = {
     "RTSTRUCT",  # a value of Modality
     "HIGH",  # a value of Requested Procedure Priority
     "LOCALIZER",  # a value of Image Type
+    "AUTOCOMMIT",  # of the database driver
     "RELEASED",  # how a good association ends
     "STAT",  # as HIGH
     "STATE_DIRECTORY",
