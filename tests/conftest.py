@@ -25,6 +25,11 @@ from dicomnode.ledger.schema import upgrade
 from dicomnode.ledger.tables import metadata
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+FORWARD = """
+function OnStoredInstance(instanceId, tags, metadata, origin)
+  if WHERE then SendToModality(instanceId, 'NODE') end
+end
+"""
 IN_CI = os.environ.get("CI") == "true"
 
 
@@ -91,6 +96,21 @@ def start_orthanc(tmp_path: Path) -> Iterator[Callable[..., Orthanc]]:
 def orthanc(start_orthanc: Callable[..., Orthanc]) -> Orthanc:
     """An Orthanc with the AE title ARCHIVE that runs."""
     return start_orthanc()
+
+
+@pytest.fixture
+def forwarding_orthanc(
+    start_orthanc: Callable[..., Orthanc], tmp_path: Path
+) -> Callable[..., Orthanc]:
+    """Start an Orthanc that sends what it stores to a node; `where`: a condition of Lua."""
+
+    def start(port: int, where: str = "true") -> Orthanc:
+        script = tmp_path / "forward.lua"
+        script.write_text(FORWARD.replace("WHERE", where))
+        modalities = {"NODE": ("DICOMNODE", port)}
+        return start_orthanc(modalities=modalities, options={"LuaScripts": [str(script)]})
+
+    return start
 
 
 @pytest.fixture

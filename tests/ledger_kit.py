@@ -232,13 +232,14 @@ def finish(
     findings: tuple[str, ...] = (),
     coded: tuple[Finding, ...] = (),
     held: tuple[str, ...] = (),
+    results: Sequence[StoredResult] | None = None,
 ) -> bool:
-    """Record a result set of a job."""
+    """Record a result set of a job; `results`: these, and not invented ones of the kinds."""
     with ledger.transaction() as tx:
         return jobs.finish(
             tx,
             job,
-            results_of(job, kinds),
+            results_of(job, kinds) if results is None else results,
             deliver_to=to if isinstance(to, Mapping) else dict.fromkeys(to, _profile(kinds)),
             not_allowed=not_allowed,
             label_map_path=f"results/{job.id}/labels.npz",

@@ -257,6 +257,17 @@ class Node:
             self._ledger = Ledger(loaded.ledger_url, loaded.node.id)
         return self._ledger
 
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of `dicomnode` on this node's configuration, to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "dicomnode", *arguments, "-c", str(self.config)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, "COLUMNS": "250"},
+        )
+
     def status(self) -> Status:
         """Return what `dicomnode status --json` says."""
         with self.ledger.transaction() as tx:

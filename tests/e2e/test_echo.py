@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger_kit import claimed, results_of, rows
+from ledger_kit import claimed, finish, results_of, rows
 from nodes import Node, Status, are_delivered
 from peers import Dcmtk, Orthanc, free_port
 from pydicom.uid import ExplicitVRLittleEndian
@@ -18,17 +18,11 @@ from small_ct import CT, encoded, instance
 from dicomnode.domain.identifiers import SOPClassUID
 from dicomnode.domain.records import Job, StoredResult
 from dicomnode.instances import file_prefix
-from dicomnode.ledger import jobs
 from dicomnode.ledger.tables import event
 
 pytestmark = pytest.mark.peer("orthanc", "dcmtk")
 
 STUDY = "1.2.826.0.1.3680043.8.498.8"
-ECHO = """
-function OnStoredInstance(instanceId, tags, metadata, origin)
-  SendToModality(instanceId, 'NODE')
-end
-"""
 
 
 def file_of(series: str, uid: str, z_mm: float = 0.0) -> bytes:
@@ -61,16 +55,12 @@ def own_results(node: Node) -> int:
 
 def test_what_an_archive_echoes_begins_nothing(
     node: Callable[..., Node],
-    start_orthanc: Callable[..., Orthanc],
+    forwarding_orthanc: Callable[..., Orthanc],
     dcmtk: Dcmtk,
     tmp_path: Path,
 ) -> None:
-    script = tmp_path / "echo.lua"
-    script.write_text(ECHO)
     port = free_port()
-    archive = start_orthanc(
-        modalities={"NODE": ("DICOMNODE", port)}, options={"LuaScripts": [str(script)]}
-    )
+    archive = forwarding_orthanc(port)
     over = {
         "node": {"port": port},
         "peers": {"ARCHIVE": {"query": True}},
@@ -85,18 +75,7 @@ def test_what_an_archive_echoes_begins_nothing(
     # The archive's count closes the study, long before its quiet time.
     running.wait_for(lambda status: status["jobs"], 20, "a job")
     leased = claimed(running.ledger)
-    with running.ledger.transaction() as tx:
-        assert jobs.finish(
-            tx,
-            leased,
-            results_in(running, leased),
-            deliver_to={"archive": ("seg", "sr")},
-            not_allowed=[],
-            label_map_path="",
-            label_map_digest="",
-            findings=[],
-            timings={},
-        )
+    assert finish(running.ledger, leased, results=results_in(running, leased))
 
     def came_back(status: Status) -> bool:
         return are_delivered(2)(status) and own_results(running) == 2

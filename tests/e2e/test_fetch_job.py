@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -12,17 +9,6 @@ from nodes import Node, are_delivered, job_states
 from peers import Orthanc
 from scu import store
 from small_series import phantom_series
-
-
-def fetch(node: Node, study_uid: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dicomnode", "fetch", str(node.config), "--study", study_uid],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "COLUMNS": "200"},
-    )
 
 
 @pytest.mark.peer("orthanc")
@@ -43,7 +29,7 @@ def test_a_prior_is_fetched_analysed_and_its_results_come_back(
     )
     orthanc.add_modality("NODE", running.ae_title, running.port)
 
-    done = fetch(running, study_uid)
+    done = running.command("fetch", "--study", study_uid)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{study_uid}: 40 instances from ARCHIVE by C-MOVE\n"
     status = running.wait_for(are_delivered(3), timeout=120)
@@ -54,7 +40,7 @@ def test_a_prior_is_fetched_analysed_and_its_results_come_back(
 
     # Again: the archive now counts the node's own results, too, and nothing begins anew.
     running.write_config({"peers": {"ARCHIVE": {"retrieve": "get"}}})
-    again = fetch(running, study_uid)
+    again = running.command("fetch", "--study", study_uid)
     assert again.stdout == f"{study_uid}: 43 instances from ARCHIVE by C-GET\n"
     closed = running.wait_for(lambda now: now["counts"]["studies"] == {"CLOSED": 1}, timeout=10)
     assert closed["counts"] == status["counts"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -12,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from analysis_kit import ConstantPredictor, model_card, plan
-from ledger_kit import claimed, rows
-from nodes import Node, Status
+from ledger_kit import claimed, finish, rows
+from nodes import Node, are_delivered
 from others import dciodvfy_errors, dsrdump
 from peers import Dcmtk, Orthanc, free_port
 from pydicom.dataset import Dataset
@@ -25,11 +23,6 @@ from dicomnode.ledger import jobs
 from dicomnode.ledger.tables import event
 
 pytestmark = pytest.mark.peer("orthanc", "dcmtk")
-ECHO = """
-function OnStoredInstance(instanceId, tags, metadata, origin)
-  if tags['Modality'] ~= 'CT' then SendToModality(instanceId, 'NODE') end
-end
-"""
 BOX = {5: (slice(2, 5), slice(3, 9), slice(2, 9)), 2: (slice(5, 8), slice(9, 12), slice(3, 9))}
 
 
@@ -72,22 +65,7 @@ def work(node: Node) -> None:
                 refers_to=item.refers_to,
             )
         )
-    with node.ledger.transaction() as tx:
-        assert jobs.finish(
-            tx,
-            job,
-            stored,
-            deliver_to={"archive": ("seg", "sr")},
-            not_allowed=[],
-            label_map_path="",
-            label_map_digest="",
-            findings=[],
-            timings={},
-        )
-
-
-def delivered(count: int) -> Callable[[Status], bool]:
-    return lambda status: status["counts"]["deliveries"] == {"DELIVERED": count}
+    assert finish(node.ledger, job, results=stored)
 
 
 def notes_in(archive: Orthanc) -> list[Dataset]:
@@ -115,29 +93,19 @@ def title(note: Dataset) -> str:
     return str(note.ConceptNameCodeSequence[0].CodeValue)
 
 
-def command(node: Node, *arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "dicomnode", *arguments, "-c", str(node.config)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def withdraw(node: Node, study_uid: str, reason: str) -> tuple[int, str]:
+    done = node.command("withdraw", study_uid, "--reason", reason)
     return done.returncode, done.stdout.strip()
 
 
 def test_what_is_superseded_or_withdrawn_is_withdrawn_at_the_archive(
     node: Callable[..., Node],
-    start_orthanc: Callable[..., Orthanc],
+    forwarding_orthanc: Callable[..., Orthanc],
     dcmtk: Dcmtk,
     tmp_path: Path,
 ) -> None:
-    script = tmp_path / "echo.lua"
-    script.write_text(ECHO)
     port = free_port()
-    archive = start_orthanc(
-        modalities={"NODE": ("DICOMNODE", port)}, options={"LuaScripts": [str(script)]}
-    )
+    archive = forwarding_orthanc(port, where="tags['Modality'] ~= 'CT'")
     over = {
         "node": {"port": port},
         "peers": {"ARCHIVE": {"authority": True}},
@@ -152,7 +120,7 @@ def test_what_is_superseded_or_withdrawn_is_withdrawn_at_the_archive(
     dcmtk.storescu(running.port, *images[:-1])
     running.wait_for(lambda status: status["jobs"], 20, "a job")
     work(running)
-    running.wait_for(delivered(2), 20, "the first results are delivered")
+    running.wait_for(are_delivered(2), 20, "the first results are delivered")
     first = set(archive.instances())
     assert len(first) == 2
 
@@ -160,7 +128,7 @@ def test_what_is_superseded_or_withdrawn_is_withdrawn_at_the_archive(
     running.wait_for(lambda status: len(status["jobs"]) == 2, 20, "a second job")
     assert notes_in(archive) == []
     work(running)
-    running.wait_for(delivered(5), 20, "the second results and the note")
+    running.wait_for(are_delivered(5), 20, "the second results and the note")
     (superseded,) = notes_in(archive)
     assert named(superseded) == first
     assert title(superseded) == "113001"
@@ -178,10 +146,10 @@ def test_what_is_superseded_or_withdrawn_is_withdrawn_at_the_archive(
     # No role runs while a person withdraws what is there now.
     running.stop()
     study = str(superseded.StudyInstanceUID)
-    assert command(running, "withdraw", study, "--reason", "wrong side") == (0, "withdrawn")
-    assert command(running, "withdraw", study, "--reason", "again") == (1, "nothing to do")
+    assert withdraw(running, study, "wrong side") == (0, "withdrawn")
+    assert withdraw(running, study, "again") == (1, "nothing to do")
     running.start("receive", "tick", "send")
-    running.wait_for(delivered(6), 20, "the second note")
+    running.wait_for(are_delivered(6), 20, "the second note")
     (withdrawn,) = [note for note in notes_in(archive) if title(note) == "113037"]
     assert named(withdrawn) == second
 
@@ -197,7 +165,7 @@ def test_what_is_superseded_or_withdrawn_is_withdrawn_at_the_archive(
     assert "REJECTED" not in codes
     assert "RESULT_REJECTED" not in codes
     assert set(running.attention()) == {"LATE_SLICE"}
-    shown = json.loads(command(running, "status", "--json")[1])["deliveries"]
+    shown = json.loads(running.command("status", "--json").stdout)["deliveries"]
     assert {row["withdraw_reason"] for row in shown} == {"SUPERSEDED", "WITHDRAWN", None}
     assert "by " in next(row["detail"] for row in running.events(study) if "wrong" in row["detail"])
     for note in notes_in(archive):

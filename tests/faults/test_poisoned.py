@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -102,7 +100,4 @@ def poison(running: Node, study: str) -> Iterator[None]:
 
 def shown(running: Node) -> str:
     """Return what `dicomnode status` prints."""
-    command = [sys.executable, "-m", "dicomnode", "status", str(running.config)]
-    environment = {**os.environ, "COLUMNS": "250"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return done.stdout
+    return running.command("status").stdout

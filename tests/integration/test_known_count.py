@@ -27,11 +27,6 @@ from dicomnode.spool import Spool
 pytestmark = pytest.mark.peer("orthanc", "dcmtk")
 
 STUDY = "1.2.826.0.1.3680043.8.498.7"
-FORWARD_ALL = """
-function OnStoredInstance(instanceId, tags, metadata, origin)
-  SendToModality(instanceId, 'NODE')
-end
-"""
 
 
 @pytest.fixture
@@ -62,17 +57,12 @@ def closed_by(status: Status) -> str | None:
 
 def test_an_archive_that_forwards_while_it_is_filled(
     node: Callable[..., Node],
-    start_orthanc: Callable[..., Orthanc],
+    forwarding_orthanc: Callable[..., Orthanc],
     dcmtk: Dcmtk,
     files: list[Path],
-    tmp_path: Path,
 ) -> None:
-    script = tmp_path / "forward.lua"
-    script.write_text(FORWARD_ALL)
     port = free_port()
-    archive = start_orthanc(
-        modalities={"NODE": ("DICOMNODE", port)}, options={"LuaScripts": [str(script)]}
-    )
+    archive = forwarding_orthanc(port)
     over = {
         "node": {"port": port},
         "peers": {"ARCHIVE": {"query": True}},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,36 +13,17 @@ from analysis_kit import plan
 from numpy.typing import NDArray
 from others import dciodvfy_errors
 from pydicom.dataset import Dataset
+from results_kit import AFFINE, MODEL, Number, empty, read
 from skimage.draw import polygon2mask
 
 from dicomnode.demo.series import SeriesOptions, write_series
 from dicomnode.domain.plans import ResultInstance
 from dicomnode.imaging import read_scan
-from dicomnode.results import Model, encode, prepare
+from dicomnode.results import encode, prepare
 from dicomnode.scan import LabelMap, Scan
 
-STRAIGHT = np.array([[-1.5, 0, 0, 20], [0, -2.0, 0, 30], [0, 0, 2.5, -40], [0, 0, 0, 1]])
-MODEL = Model(
-    id="total-v1",
-    title="Model of the tests",
-    version="1.5",
-    weights_digest="ab" * 32,
-    demonstration=False,
-    code_table="total_v1_104",
-    structures={2: "kidney_right", 5: "liver"},
-)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Number:
-    label: int
-    volume_ml: float = 12.3456
-    mean: float | None = 61.26
-    sd: float | None = 4.04
-    touches_border: bool = False
-
-
-def files_of(affine: NDArray[np.float64] = STRAIGHT, **options: Any) -> list[bytes]:
+def files_of(affine: NDArray[np.float64] = AFFINE, **options: Any) -> list[bytes]:
     hu = np.full((30, 26, 8), -1000, np.int16)
     hu[3:27, 2:24] = 60
     return write_series(hu, affine, SeriesOptions(**options))
@@ -73,12 +53,13 @@ def turned() -> NDArray[np.float64]:
     cos, sin = np.cos(angle), np.sin(angle)
     about_x = np.array([[1, 0, 0, 0], [0, cos, -sin, 0], [0, sin, cos, 0], [0, 0, 0, 1]])
     about_z = np.array([[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    return np.asarray(about_x @ about_z @ STRAIGHT)
+    return np.asarray(about_x @ about_z @ AFFINE)
 
 
 def mask_in(dataset: Dataset, number: int, files: list[bytes], scan: Scan) -> NDArray[np.bool_]:
     """The mask of an ROI, by what the images that its contours name say of themselves."""
-    images = {str(item.SOPInstanceUID): item for item in map(read, files)}
+    read_all = (pydicom.dcmread(BytesIO(data)) for data in files)
+    images = {str(item.SOPInstanceUID): item for item in read_all}
     mask = np.zeros(scan.volume.shape, np.bool_)
     (roi,) = (item for item in dataset.ROIContourSequence if item.ReferencedROINumber == number)
     for contour in roi.ContourSequence:
@@ -97,17 +78,13 @@ def mask_in(dataset: Dataset, number: int, files: list[bytes], scan: Scan) -> ND
     return mask
 
 
-def read(data: bytes) -> Dataset:
-    return pydicom.dcmread(BytesIO(data))
-
-
 @pytest.mark.parametrize(
     ("affine", "options"),
     [
-        (STRAIGHT, {}),
+        (AFFINE, {}),
         (turned(), {}),
-        (STRAIGHT, {"tilt_degrees": 15.0}),
-        (STRAIGHT, {"jitter_mm": 0.6}),
+        (AFFINE, {"tilt_degrees": 15.0}),
+        (AFFINE, {"jitter_mm": 0.6}),
     ],
     ids=["straight", "oblique", "tilted", "uneven"],
 )
@@ -119,7 +96,7 @@ def test_the_masks_come_back(
     path = tmp_path / "rtstruct.dcm"
     path.write_bytes(result.data)
     assert dciodvfy_errors(path) == []
-    dataset = read(result.data)
+    dataset = read(result)
     for number, label in ((1, 2), (2, 5)):
         found = mask_in(dataset, number, files, scan)
         assert np.array_equal(found, labels.labels == label), label
@@ -127,7 +104,7 @@ def test_the_masks_come_back(
 
 def test_what_it_says() -> None:
     scan, _, result = encoded(files_of(extra={"IssuerOfPatientID": "HOSPITAL"}))
-    dataset = read(result.data)
+    dataset = read(result)
     assert (result.kind, dataset.SOPClassUID) == ("rtstruct", "1.2.840.10008.5.1.4.1.1.481.3")
     assert result.transfer_syntax_uid == dataset.file_meta.TransferSyntaxUID
     assert dataset.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2"
@@ -165,5 +142,4 @@ def test_equal_input_gives_equal_bytes() -> None:
 
 def test_nothing_found_is_no_structure_set() -> None:
     scan = read_scan(files_of())
-    empty = LabelMap(labels=np.zeros(scan.volume.shape, np.uint8), source_digest=scan.digest)
-    assert encode(prepare(scan), empty, MODEL, (), plan(objects=("rtstruct",))) == ()
+    assert encode(prepare(scan), empty(scan), MODEL, (), plan(objects=("rtstruct",))) == ()
