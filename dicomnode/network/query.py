@@ -14,15 +14,22 @@ from typing import Any, TypeVar
 
 from pydicom.dataset import Dataset
 
-from dicomnode.domain.holdings import Identity, SeriesRecord, StudyCount, StudyRecord
+from dicomnode.domain.holdings import SeriesRecord, StudyCount, StudyRecord
 from dicomnode.domain.identifiers import (
-    InvalidUIDError,
     SeriesUID,
-    SOPClassUID,
     StudyUID,
     parse_uid,
 )
 from dicomnode.domain.outcomes import Refuse, Retry
+from dicomnode.network.answers import (
+    IDENTITY,
+    FailedError,
+    classes_of,
+    only_study,
+    series_record,
+    study_record,
+    uid_of,
+)
 from dicomnode.network.requesting import (
     UNCOMPRESSED,
     Call,
@@ -39,8 +46,6 @@ STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 """Study Root Query/Retrieve Information Model - FIND (PS3.4 C.6.2)."""
 PENDING = (0xFF00, 0xFF01)
 CANCELLED = 0xFE00
-MAX_TEXT = 1024
-_IDENTITY = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
 
 
 def _never() -> bool:
@@ -112,12 +117,6 @@ def count_instances(
     return _ask(call, bounds, count)
 
 
-class _FailedError(Exception):
-    def __init__(self, outcome: Retry | Refuse) -> None:
-        super().__init__(outcome.code)
-        self.outcome = outcome
-
-
 def _ask(call: Call, bounds: Bounds | None, act: Callable[[_Query], T]) -> T | Retry | Refuse:
     """Open an association and ask over it whatever `act` asks."""
     query = _Query(bounds or Bounds())
@@ -132,7 +131,7 @@ def _ask(call: Call, bounds: Bounds | None, act: Callable[[_Query], T]) -> T | R
             return act(query)
     except ConnectError as error:
         return Retry(error.code, error.detail)
-    except _FailedError as failed:
+    except FailedError as failed:
         return failed.outcome
 
 
@@ -147,7 +146,7 @@ class _Query:
 
     def begin(self, association: Any) -> None:
         if STUDY_ROOT_FIND not in {one.abstract_syntax for one in association.accepted_contexts}:
-            raise _FailedError(Refuse("CONTEXT_REFUSED", "the peer answers no queries (C-FIND)"))
+            raise FailedError(Refuse("CONTEXT_REFUSED", "the peer answers no queries (C-FIND)"))
         self._association = association
 
     def is_over(self) -> bool:
@@ -156,15 +155,12 @@ class _Query:
 
     def study(self, study_uid: str, *, identity: bool) -> StudyRecord | None:
         keys = ["StudyDate", "AccessionNumber", "ModalitiesInStudy", "SOPClassesInStudy"]
-        keys += ["NumberOfStudyRelatedInstances", *(_IDENTITY if identity else ())]
+        keys += ["NumberOfStudyRelatedInstances", *(IDENTITY if identity else ())]
         found = [
-            _study(answer, identity=identity)
+            study_record(answer, identity=identity)
             for answer in self._find("STUDY", keys, StudyInstanceUID=study_uid)
         ]
-        found = [record for record in found if record.study_uid == study_uid]
-        if len(found) > 1:
-            raise _FailedError(Refuse("UNUSABLE_ANSWER", "the peer has the study more than once"))
-        return found[0] if found else None
+        return only_study(found, study_uid)
 
     def series(
         self, study_uid: str, series_uid: SeriesUID | None = None
@@ -175,7 +171,7 @@ class _Query:
         )
         found = {
             record.series_uid: record
-            for record in (_series(answer, StudyUID(study_uid)) for answer in answers)
+            for record in (series_record(answer, StudyUID(study_uid)) for answer in answers)
             if record.study_uid == study_uid and series_uid in (None, record.series_uid)
         }
         return tuple(found[uid] for uid in sorted(found))
@@ -189,8 +185,8 @@ class _Query:
             SeriesInstanceUID=series.series_uid,
             SOPInstanceUID="",
         )
-        found = {_uid(answer, "SOPInstanceUID") for answer in answers}
-        classes = {uid for answer in answers for uid in _classes(answer, "SOPClassUID")}
+        found = {uid_of(answer, "SOPInstanceUID") for answer in answers}
+        classes = {uid for answer in answers for uid in classes_of(answer, "SOPClassUID")}
         stated = series.instances
         count = len(found) if stated is None else stated
         return replace(series, instances=count, sop_class_uids=tuple(sorted(classes)))
@@ -207,7 +203,7 @@ class _Query:
             )
             return self._read(responses)
         except (RuntimeError, ValueError) as error:  # the association ended before it was asked
-            raise _FailedError(self._silence()) from error
+            raise FailedError(self._silence()) from error
 
     def _read(self, responses: Iterator[tuple[Dataset, Dataset | None]]) -> list[Dataset]:
         answers: list[Dataset] = []
@@ -215,21 +211,21 @@ class _Query:
             status = response.get("Status")
             if self.is_over():
                 self._cancel()
-                raise _FailedError(self._silence())
+                raise FailedError(self._silence())
             if status is None:
-                raise _FailedError(self._silence())
+                raise FailedError(self._silence())
             if status not in PENDING:
                 _check(status)
                 return answers
             if not isinstance(identifier, Dataset):
                 self._cancel()
-                raise _FailedError(Refuse("UNUSABLE_ANSWER", "an answer is not readable"))
+                raise FailedError(Refuse("UNUSABLE_ANSWER", "an answer is not readable"))
             answers.append(identifier)
             if len(answers) > self._bounds.answers:
                 self._cancel()
                 detail = f"more than {self._bounds.answers} answers to one query"
-                raise _FailedError(Refuse("TOO_MANY_ANSWERS", detail))
-        raise _FailedError(self._silence())
+                raise FailedError(Refuse("TOO_MANY_ANSWERS", detail))
+        raise FailedError(self._silence())
 
     def _cancel(self) -> None:
         """Tell the peer to stop, and end the association: what it still sends is of no use."""
@@ -254,79 +250,5 @@ def _check(status: int) -> None:
         return
     if status == CANCELLED or status & 0xFF00 == 0xA700 or status == 0x0110:
         detail = "the peer ended the query or is out of resources"
-        raise _FailedError(Retry(f"STATUS_{status:04X}", detail))
-    raise _FailedError(Refuse(f"STATUS_{status:04X}", "the peer refused the query"))
-
-
-def _value(answer: Dataset, keyword: str) -> Any:
-    try:
-        return answer.get(keyword)
-    except Exception as error:  # hostile bytes can raise anything in a parser
-        detail = f"{keyword} is not readable ({type(error).__name__})"
-        raise _FailedError(Refuse("UNUSABLE_ANSWER", detail)) from error
-
-
-def _text(answer: Dataset, keyword: str) -> str:
-    """Return a value as a text without control characters, whatever the peer has put there."""
-    value = _value(answer, keyword)
-    text = "" if value is None else str(value)
-    return "".join(c for c in text if c.isprintable()).strip()[:MAX_TEXT]
-
-
-def _texts(answer: Dataset, keyword: str) -> tuple[str, ...]:
-    value = _value(answer, keyword)
-    many = [value] if isinstance(value, str) else list(value or ())
-    return tuple(sorted({str(one).strip() for one in many if str(one).strip()}))
-
-
-def _number(answer: Dataset, keyword: str) -> int | None:
-    text = _text(answer, keyword)
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
-
-
-def _uid(answer: Dataset, keyword: str) -> str:
-    try:
-        return parse_uid(_text(answer, keyword))
-    except InvalidUIDError as error:
-        raise _FailedError(Refuse("UNUSABLE_ANSWER", f"{keyword}: {error}")) from error
-
-
-def _classes(answer: Dataset, keyword: str) -> tuple[SOPClassUID, ...]:
-    found = []
-    for text in _texts(answer, keyword):
-        try:
-            found.append(SOPClassUID(parse_uid(text)))
-        except InvalidUIDError:
-            continue  # what no UID is names no class
-    return tuple(found)
-
-
-def _study(answer: Dataset, *, identity: bool) -> StudyRecord:
-    return StudyRecord(
-        study_uid=StudyUID(_uid(answer, "StudyInstanceUID")),
-        study_date=_text(answer, "StudyDate"),
-        accession_number=_text(answer, "AccessionNumber"),
-        modalities=_texts(answer, "ModalitiesInStudy"),
-        sop_class_uids=_classes(answer, "SOPClassesInStudy"),
-        instances=_number(answer, "NumberOfStudyRelatedInstances"),
-        identity=Identity(
-            patient_id=_text(answer, "PatientID"),
-            issuer=_text(answer, "IssuerOfPatientID"),
-            patient_name=_text(answer, "PatientName"),
-            birth_date=_text(answer, "PatientBirthDate"),
-        )
-        if identity
-        else None,
-    )
-
-
-def _series(answer: Dataset, asked: StudyUID) -> SeriesRecord:
-    # Some peers leave out the Study UID that they were given.
-    study = _uid(answer, "StudyInstanceUID") if _text(answer, "StudyInstanceUID") else asked
-    return SeriesRecord(
-        study_uid=StudyUID(study),
-        series_uid=SeriesUID(_uid(answer, "SeriesInstanceUID")),
-        modality=_text(answer, "Modality")[:16],
-        series_number=_text(answer, "SeriesNumber")[:16],
-        instances=_number(answer, "NumberOfSeriesRelatedInstances"),
-    )
+        raise FailedError(Retry(f"STATUS_{status:04X}", detail))
+    raise FailedError(Refuse(f"STATUS_{status:04X}", "the peer refused the query"))

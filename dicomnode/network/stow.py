@@ -18,8 +18,10 @@ import requests
 from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
 
+from dicomnode.domain.holdings import StudyRecord
 from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
 from dicomnode.domain.web import SECRET, Credentials, Web, classify_http
+from dicomnode.network import qido
 from dicomnode.network.progress import Pace
 
 PIECE = 1 << 16
@@ -161,6 +163,11 @@ class StowService:
                     raise requests.exceptions.ConnectionError("the node is to stop")
                 yield piece
         yield tail
+
+    def find_study(self, study_uid: str) -> StudyRecord | Retry | Refuse | None:
+        """Ask the service whose a study is (QIDO-RS); None where it does not know it."""
+        session, base_url = self._client.session, str(self._client.base_url)
+        return qido.find_study(session, base_url, study_uid, self._timeout)
 
     def probe(self) -> Outcome:
         """Ask the service for one study, whichever it is (QIDO-RS, PS3.18 10.6)."""

@@ -11,16 +11,19 @@ from pathlib import Path
 
 from dicomnode.deflating import transcode, transfer_syntaxes
 from dicomnode.domain.health import patience
+from dicomnode.domain.holdings import StudyRecord
 from dicomnode.domain.identifiers import TransferSyntaxUID
-from dicomnode.domain.outcomes import Outcome, Retry
+from dicomnode.domain.outcomes import Outcome, Refuse, Retry
 from dicomnode.domain.records import Delivery
 from dicomnode.domain.web import Web
 from dicomnode.ledger import substitution
 from dicomnode.network.progress import Pace
+from dicomnode.network.query import find_study
 from dicomnode.network.scu import ConnectError, StorageAssociation, associate
 from dicomnode.network.stow import SecretError, StowService, find_credentials
 from dicomnode.services.asking import Asker
 from dicomnode.services.common import Context
+from dicomnode.services.peers import call_of
 from dicomnode.services.sending import Sender
 from dicomnode.settings import Peer
 
@@ -64,11 +67,15 @@ class PeerSender(Sender):
                 self._send_all(
                     lambda delivery: self._store(association, delivery),
                     lambda: association.is_alive,
+                    self._ask if peer.query else None,
                 )
                 if self._asker is not None:
                     self._asker.ask_over(association)
         except ConnectError as error:
             self._stay_away(Retry(error.code, error.detail))
+
+    def _ask(self, study_uid: str) -> StudyRecord | Retry | Refuse | None:
+        return find_study(call_of(self._settings, self._peer), study_uid, identity=True)
 
     def _store(
         self, association: StorageAssociation, delivery: Delivery
@@ -134,4 +141,4 @@ class ServiceSender(Sender):
             )
 
         with closing(service):
-            self._send_all(store, lambda: True)
+            self._send_all(store, lambda: True, service.find_study)

@@ -19,7 +19,7 @@ from dicomnode.domain.web import OF_THE_DESTINATION
 from dicomnode.errors import LedgerError
 from dicomnode.ledger import commitments, deliveries, destinations
 from dicomnode.services.common import Context
-from dicomnode.services.scrutiny import Scrutiny
+from dicomnode.services.scrutiny import Ask, Scrutiny
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +101,17 @@ class Sender(ABC):
         with self._context.ledger.transaction() as tx:
             destinations.call_late(tx, self._destination, timedelta(minutes=within))
 
-    def _send_all(self, store: Store, can_go_on: Callable[[], bool]) -> None:
-        """Send what is due, one after the other, until nothing is or it cannot go on."""
-        scrutiny = Scrutiny(self._context, self._destination)
+    def _send_all(
+        self, store: Store, can_go_on: Callable[[], bool], ask: Ask | None = None
+    ) -> None:
+        """Send what is due, one after the other, until nothing is or it cannot go on.
+
+        Args:
+            store: one of them.
+            can_go_on: whether the way there is open.
+            ask: the destination whose a study is, where that is possible.
+        """
+        scrutiny = Scrutiny(self._context, self._destination, ask)
         while can_go_on() and self._goes_on():
             delivery = self._claim()
             if delivery is None:
