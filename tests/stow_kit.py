@@ -19,6 +19,8 @@ class Service:
         self.answer = answer
         self.whose: Callable[[], tuple[int, Any]] = lambda: (204, None)
         """What it answers to who asks for a study."""
+        self.missing_bytes = 0
+        """Of an answer to who stores: it says that there are more, and ends the connection."""
         self.queries: list[str] = []
         self.paths: list[str] = []
         self.authorizations: list[str | None] = []
@@ -49,9 +51,10 @@ class Service:
                 self.send_response(status)
                 if data:
                     self.send_header("Content-Type", "application/dicom+json")
-                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Content-Length", str(len(data) + service.missing_bytes))
                 self.end_headers()
                 self.wfile.write(data)
+                self.close_connection = self.close_connection or service.missing_bytes > 0
 
             def log_message(self, *_: object) -> None:
                 return

@@ -193,8 +193,9 @@ def give_way() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     except (AttributeError, OSError):
         os.nice(19)
-    with contextlib.suppress(OSError):  # it leads a session already; or there are no such groups
+    with contextlib.suppress(OSError):  # it leads one already
         os.setsid()
+    with contextlib.suppress(OSError):  # there are no such groups
         Path("/proc/self/autogroup").write_text("19", encoding="ascii")
 
 

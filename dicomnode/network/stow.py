@@ -17,6 +17,7 @@ from typing import Any
 import requests
 from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
+from urllib3.exceptions import HTTPError
 
 from dicomnode.domain.holdings import StudyRecord
 from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
@@ -149,7 +150,7 @@ class StowService:
             if body.is_untouched:
                 return Retry("NO_CONNECTION", "the service cannot be reached"), None
             return Retry("NO_RESPONSE", f"no answer ({type(error).__name__})"), None
-        except (requests.exceptions.RequestException, ValueError) as error:
+        except (requests.exceptions.RequestException, HTTPError, ValueError) as error:
             return Retry("NO_RESPONSE", f"no answer that is one ({type(error).__name__})"), None
 
     def _pieces(self, path: Path, head: bytes, tail: bytes) -> Iterator[bytes]:

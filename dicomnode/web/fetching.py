@@ -76,6 +76,8 @@ class Fetcher:
                 continue
             try:
                 self._fetch(wish)
+            except OSError as error:  # no process is to be had: the next wish may find one
+                self._tell(wish, str(error))
             finally:
                 with self._lock:
                     self._waiting.discard(wish.study_uid)

@@ -164,6 +164,19 @@ def test_a_service_that_says_nothing_is_given_up_in_time(
     assert [(row.state, row.reason) for row in kit.deliveries()] == [("PENDING", "NO_RESPONSE")]
 
 
+def test_an_answer_that_breaks_off_is_taken_for_the_services_fault(
+    service: Callable[..., Service], sending: MakeSending
+) -> None:
+    there = service()
+    there.missing_bytes = 10
+    kit = sending(there.url)
+    for _ in range(3):
+        kit.give("preview", profile=("preview",))
+    kit.send()
+    assert [row.reason for row in kit.deliveries()] == ["NO_RESPONSE", "NO_RESPONSE", None]
+    assert len(there.bodies) == 2, "after the second it is left alone"
+
+
 # Credentials and TLS
 
 

@@ -96,6 +96,23 @@ def test_an_analysis_computes_only_when_nobody_else_wants_to() -> None:
     assert done.stdout.split() == [str(os.SCHED_IDLE), "True"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="has no autogroups")
+@pytest.mark.parametrize("leads", [False, True])
+def test_an_analysis_takes_the_least_share_also_where_it_leads_a_session(leads: bool) -> None:
+    program = (
+        "from dicomnode.engines.local import give_way; give_way()\n"
+        "print(open('/proc/self/autogroup').read())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        start_new_session=leads,
+    )
+    assert done.stdout.split()[1:] == ["nice", "19"]
+
+
 def test_a_result_is_taken_over_as_a_file_or_written_from_its_bytes(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "work")
     spool.create()
