@@ -3,7 +3,7 @@
 #   docker run --init -p 11112:11112 -v dicomnode:/var/lib/dicomnode \
 #     -v ./dicomnode.yaml:/etc/dicomnode/dicomnode.yaml:ro dicomnode
 # In a container the configuration needs `node.bind: 0.0.0.0`, and a `node.id` that stays the same
-# when the container is replaced. See docs/deployment.md.
+# when the container is replaced. See docs/install.md.
 
 FROM python:3.11-slim AS builder
 # work,web,postgres: everything. web,postgres: all but work, without torch.

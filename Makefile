@@ -11,7 +11,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 OHIF := tests/viewers/ohif/package/dist/index.html
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo docs test npm test-viewer test-web test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-web bench-gpu soak soak-kill clean
+.PHONY: demo docs test npm ohif test-start test-viewer test-web test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-web bench-gpu soak soak-kill clean
 
 demo: $(VENV)/.work
 	$(BIN)/dicomnode demo
@@ -48,6 +48,15 @@ $(OHIF): tests/viewers/ohif.sha512
 	  && sha512sum --check --quiet ../ohif.sha512 \
 	  && tar xzf ohif-app-$(OHIF_VERSION).tgz && rm ohif-app-$(OHIF_VERSION).tgz
 	touch $@
+
+# OHIF for the Orthanc of docs/start.md, on http://127.0.0.1:3000, until it is ended. It needs npm.
+ohif: $(VENV)/.work $(OHIF)
+	$(BIN)/python tests/viewer_site.py 8043 3000
+
+# docs/start.md from a clone and nothing else, installation included: minutes. What a browser then
+# shows in OHIF is looked at where chromium and npm are.
+test-start: $(VENV)/.test
+	DICOMNODE_START=1 $(BIN)/python -m pytest -s --timeout 3600 tests/e2e/test_start.py
 
 # The operator's page in a real browser, on a node with real traffic: a minute. Needs chromium.
 test-web: $(VENV)/.test

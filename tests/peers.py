@@ -29,14 +29,12 @@ from typing import Any
 
 import psycopg
 import pydicom
+from viewer_site import HOST, OHIF
 
-HOST = "127.0.0.1"
 SYSTEM_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 """Where DCMTK lies: an active environment's `storescu` is pynetdicom's script of that name."""
 DCMTK_ENVIRONMENT = {"TCP_NODELAY": "1", "PATH": SYSTEM_PATH}
 """Without it DCMTK and Orthanc lose about 40 ms an object to Nagle's algorithm."""
-OHIF = Path(__file__).parent / "viewers/ohif/package/dist"
-"""`make test-viewer` puts it there."""
 DICOM_WEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 CORNERSTONE = Path(__file__).parent / "viewers/node_modules/@cornerstonejs/adapters"
 """`make test` puts it there where npm is."""

@@ -1,16 +1,22 @@
-"""OHIF's ready build beside an Orthanc's DICOMweb, on one loopback port and so of one origin."""
+"""OHIF's ready build beside an Orthanc's DICOMweb, on one loopback port and so of one origin.
+
+`python tests/viewer_site.py ORTHANC-HTTP-PORT PORT` serves it until it is ended.
+"""
 
 from __future__ import annotations
 
 import json
 import mimetypes
+import sys
 import threading
 import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
-from peers import HOST, OHIF, Orthanc
-
+HOST = "127.0.0.1"
+OHIF = Path(__file__).parent / "viewers/ohif/package/dist"
+"""`make ohif` and `make test-viewer` put it there."""
 DICOM_WEB = "/dicom-web"
 SECONDS = 60
 CONFIG = {
@@ -49,17 +55,26 @@ CONFIG = {
 
 
 class ViewerSite:
-    """Serves the viewer, and passes on what goes to the archive."""
+    """Serves the viewer, and passes on what goes to the archive.
 
-    def __init__(self, orthanc: Orthanc) -> None:
-        handler = type("Handler", (_Handler,), {"archive_port": orthanc.http_port})
-        self._server = ThreadingHTTPServer((HOST, 0), handler)
+    Args:
+        archive_port: Orthanc's of HTTP.
+        port: where it serves; 0: any that is free.
+    """
+
+    def __init__(self, archive_port: int, port: int = 0) -> None:
+        handler = type("Handler", (_Handler,), {"archive_port": archive_port})
+        self._server = ThreadingHTTPServer((HOST, port), handler)
         self.url = f"http://{HOST}:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever)
 
     def __enter__(self) -> ViewerSite:
         self._thread.start()
         return self
+
+    def serve(self) -> None:
+        """Wait until it is ended."""
+        self._thread.join()
 
     def __exit__(self, *error: object) -> None:
         self._server.shutdown()
@@ -111,3 +126,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         self.end_headers()
         self.wfile.write(body)
+
+
+if __name__ == "__main__":
+    with ViewerSite(int(sys.argv[1]), int(sys.argv[2])) as served:
+        sys.stdout.write(f"OHIF: {served.url}\n")
+        sys.stdout.flush()
+        served.serve()

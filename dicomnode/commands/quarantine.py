@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from dicomnode.commands.common import AsJson, ConfigOption, out, say
+from dicomnode.commands.common import DONE, FAILED, AsJson, ConfigOption, out, say, tell
 from dicomnode.settings import load
+from dicomnode.shapes import Act, PutBack
 
 if TYPE_CHECKING:
     from dicomnode.ledger import Ledger
@@ -37,7 +38,10 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="Files at most, the newest.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List what lies in quarantine, the newest first, and why."""
+    """List what lies in quarantine, the newest first, and why.
+
+    For example: dicomnode quarantine list -c dicomnode.yaml
+    """
     from dicomnode.domain.sayings import saying
     from dicomnode.services.quarantine import listing
     from dicomnode.spool import Spool
@@ -57,20 +61,30 @@ def list_(
 
 
 @app.command("release")
-def release(name: File, config_option: ConfigOption = None) -> None:
-    """Take a file in again as if it came now, with the same checks; else it stays."""
+def release(name: File, config_option: ConfigOption = None, as_json: AsJson = False) -> None:
+    """Take a file in again as if it came now, with the same checks; else it stays.
+
+    For example: dicomnode quarantine release NAME -c dicomnode.yaml
+    """
     from dicomnode.services.quarantine import put_back
 
     settings = load(config_option)
     came = put_back(settings, _ledger(settings), name, getpass.getuser())
+    if as_json:
+        facts: PutBack = {
+            "act": "quarantine release",
+            "count": int(came is not None and came.is_gone),
+            "code": came.code if came else None,
+            "detail": came.detail if came else "",
+        }
+        say(facts)
+        raise typer.Exit(DONE if facts["count"] else FAILED)
     if came is None:
-        out.print("nothing to do", highlight=False)
-        raise typer.Exit(1)
+        tell("nothing to do")
+        raise typer.Exit(FAILED)
     said = f"{came.code} {came.detail}".strip()
-    out.print(
-        said if came.is_gone else f"it stays: {said}", highlight=False, markup=False, soft_wrap=True
-    )
-    raise typer.Exit(0 if came.is_gone else 1)
+    tell(said if came.is_gone else f"it stays: {said}")
+    raise typer.Exit(DONE if came.is_gone else FAILED)
 
 
 @app.command("discard")
@@ -78,13 +92,21 @@ def discard(
     name: File,
     reason: Annotated[str, typer.Option(help="Why; recorded with your name.")],
     config_option: ConfigOption = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Delete a file for good."""
+    """Delete a file for good.
+
+    For example: dicomnode quarantine discard NAME --reason "not ours" -c dicomnode.yaml
+    """
     from dicomnode.services.quarantine import discard as throw_away
     from dicomnode.spool import Spool
 
     settings: Settings = load(config_option)
     folder: Path = settings.spool_folder
     done = throw_away(Spool(folder), _ledger(settings), name, getpass.getuser(), reason)
-    out.print("discarded" if done else "nothing to do", highlight=False)
-    raise typer.Exit(0 if done else 1)
+    if as_json:
+        facts: Act = {"act": "quarantine discard", "count": int(done)}
+        say(facts)
+    else:
+        tell("discarded" if done else "nothing to do")
+    raise typer.Exit(DONE if done else FAILED)

@@ -85,6 +85,34 @@ class Act(TypedDict):
     count: int
 
 
+class PutBack(Act):
+    """What became of a file that was to be taken in again; `code` is null where there is none."""
+
+    code: str | None
+    detail: str
+
+
+class Kept(TypedDict):
+    """A file in quarantine, and why it is there; `status` was the answer to its sender."""
+
+    name: str
+    since: str
+    size: int
+    code: str
+    detail: str
+    status: int | None
+    calling_ae: str
+    sop_instance_uid: str
+
+
+class Quarantine(TypedDict):
+    """The newest files in quarantine; how many there are in all, and how large."""
+
+    files: list[Kept]
+    count: int
+    bytes: int
+
+
 class Fault(TypedDict):
     """One fault of a configuration; where it stands, if that is known."""
 
@@ -272,6 +300,9 @@ SHAPES: dict[str, Any] = {
     "analyze": Act,
     "withdraw": Act,
     "acknowledge": Act,
+    "quarantine list": Quarantine,
+    "quarantine release": PutBack,
+    "quarantine discard": Act,
     "segment": list[Segmented],
     "fetch": list[Fetched],
     "check": Check,

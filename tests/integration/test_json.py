@@ -27,6 +27,7 @@ from dicomnode.domain.outcomes import Refuse
 from dicomnode.instances import file_prefix
 from dicomnode.ledger import Ledger, presence
 from dicomnode.services.common import open_context
+from dicomnode.spool import Spool
 
 PASSWORD = "correct horse battery"
 Say = Callable[..., Any]
@@ -126,6 +127,19 @@ def test_the_rules(say: Say, tmp_path: Path) -> None:
     assert [rule["matches"] for rule in study["series"][0]["rules"]] == [False]
     (study,) = say("rules", "--study", "1.2")
     assert study["series"][0]["choice_code"] == "NOT_HU"
+
+
+def test_the_quarantine(say: Say, node: Node) -> None:
+    spool = Spool(node.spool)
+    spool.create()
+    name = "0123456789abcdef" * 2
+    (spool.quarantine / f"{name}.dcm").write_bytes(b"no DICOM")
+    found = say("quarantine list")
+    assert (found["count"], found["bytes"]) == (1, 8)
+    assert say("quarantine release", name, code=1)["count"] == 0
+    assert say("quarantine discard", name, "--reason", "no DICOM")["count"] == 1
+    assert say("quarantine discard", name, "--reason", "again", code=1)["count"] == 0
+    assert say("quarantine release", name, code=1)["code"] is None
 
 
 def test_users(say: Say) -> None:

@@ -76,7 +76,7 @@ def archive(start_orthanc: object) -> Orthanc:
 
 @pytest.fixture
 def ohif(browser: Browser, archive: Orthanc) -> Iterator[Ohif]:
-    with ViewerSite(archive) as site:
+    with ViewerSite(archive.http_port) as site:
         viewer = Ohif(browser, site.url)
         yield viewer
         viewer.page.close()
