@@ -11,7 +11,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 OHIF := tests/viewers/ohif/package/dist/index.html
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo docs test npm ohif test-start test-viewer test-web test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-web bench-gpu soak soak-kill clean
+.PHONY: demo docs test npm ohif test-install test-start test-viewer test-web test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-web bench-gpu soak soak-kill clean
 
 demo: $(VENV)/.work
 	$(BIN)/dicomnode demo
@@ -57,6 +57,10 @@ ohif: $(VENV)/.work $(OHIF)
 # shows in OHIF is looked at where chromium and npm are.
 test-start: $(VENV)/.test
 	DICOMNODE_START=1 $(BIN)/python -m pytest -s --timeout 3600 tests/e2e/test_start.py
+
+# `pip install .` into an empty environment, first without extras, then to the demonstration.
+test-install: $(VENV)/.test
+	DICOMNODE_INSTALL=1 $(BIN)/python -m pytest --timeout 1800 tests/e2e/test_install.py
 
 # The operator's page in a real browser, on a node with real traffic: a minute. Needs chromium.
 test-web: $(VENV)/.test

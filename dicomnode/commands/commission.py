@@ -51,7 +51,7 @@ def commission(
 ) -> None:
     """Run a reference case and record how a model agrees with it; only then it serves patients.
 
-    For example: dicomnode models commission total --reference /data/ct --labels labels.nii.gz
+    For example: dicomnode models commission total-v2 --reference /data/ct --labels labels.nii.gz
     """
     logs.set_up("commission")
     with named_errors():

@@ -132,7 +132,7 @@ def install(
 ) -> None:
     """Fetch and install a model's weights; goes on where an earlier attempt was cut.
 
-    For example: dicomnode models install total-fast
+    For example: dicomnode models install total-v2-fast
     """
     with named_errors():
         place = place_of(config, weights, model_folder)

@@ -35,20 +35,6 @@ def dicomnode(
     )
 
 
-def test_demo_ends_well_and_leaves_a_picture(tmp_path: Path) -> None:
-    done = dicomnode("demo", "-o", "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "equals the label map, voxel for voxel" in done.stdout
-    assert "last slice to stored" in done.stdout
-    (run,) = (tmp_path / "out").iterdir()
-    picture = np.asarray(Image.open(run / "preview.png").convert("RGB")).astype(int)
-    coloured = np.ptp(picture[100:, :1100], axis=-1) > 20
-    assert coloured.mean() > 0.05, "no overlay in the picture"
-    modalities = [pydicom.dcmread(path).Modality for path in (run / "archive").iterdir()]
-    assert sorted(modalities) == ["OT", "SEG", "SR"]
-    assert "Traceback" not in (run / "node.log").read_text()
-
-
 def test_segment_makes_results_without_a_network(tmp_path: Path, test_data: Path) -> None:
     folder = test_data / "crlm-ct-1004/image"
     done = dicomnode("segment", folder, "-o", "out", cwd=tmp_path)

@@ -15,8 +15,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import peers
+import pydicom
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
@@ -66,7 +69,7 @@ def run(script: str, folder: Path, seconds: float, *, own_network: bool) -> None
     """Run commands in one shell; it and all that it started have ended afterwards."""
     name = folder / "script"
     up = "ip link set lo up\n" if own_network else ""
-    ending = "trap 'kill $(jobs -p) 2> /dev/null; wait' EXIT\n"
+    ending = "trap 'kill $(jobs -p) 2> /dev/null || true; wait' EXIT\n"
     name.write_text(f"set -euo pipefail\n{up}{ending}cd {folder}/dicomnode\nset -x\n{script}")
     environment = {
         key: value
@@ -87,6 +90,19 @@ def run(script: str, folder: Path, seconds: float, *, own_network: bool) -> None
     assert code == 0, (folder / "output").read_text()[-6000:]
 
 
+def check_demo(there: Path, said: str) -> None:
+    """`make demo` ended well, and left a picture and what its archive got."""
+    assert "equals the label map, voxel for voxel" in said
+    assert "last slice to stored" in said
+    (made,) = (there / "demo-output").iterdir()
+    picture = np.asarray(Image.open(made / "preview.png").convert("RGB")).astype(int)
+    coloured = np.ptp(picture[100:, :1100], axis=-1) > 20
+    assert coloured.mean() > 0.05, "no overlay in the picture"
+    modalities = [pydicom.dcmread(path).Modality for path in (made / "archive").iterdir()]
+    assert sorted(modalities) == ["OT", "SEG", "SR"]
+    assert "Traceback" not in (made / "node.log").read_text()
+
+
 @pytest.mark.peer("orthanc", "orthanc-dicomweb", "dcmtk", "curl", "git", "make")
 def test_the_page_of_ten_minutes_as_it_is_written(tmp_path: Path) -> None:
     own_network = has_own_network()
@@ -103,6 +119,7 @@ def test_the_page_of_ten_minutes_as_it_is_written(tmp_path: Path) -> None:
     there = clone(tmp_path)
     (first,) = parts.pop("One command")
     run(first, tmp_path, 1800, own_network=not WHOLE and own_network)
+    check_demo(there, (tmp_path / "output").read_text())
     viewer = parts.pop("In OHIF")
     shows = WHOLE and OHIF_HERE
     if shows:  # npm needs the network that the shell may not have

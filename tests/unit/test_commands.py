@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from dicomnode import cli
 from dicomnode.shapes import SHAPES, Act, Probe
+from inference.catalog import load_catalog
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = dict(commands_page.commands())
@@ -37,6 +38,9 @@ def test_every_command_has_an_example_that_it_takes(name: str) -> None:
     assert line is not None, "its help lacks `For example: dicomnode ...`"
     words = shlex.split(line)[1:]
     assert " ".join(words).startswith(name)
+    models = set(load_catalog((), Path("none")).ids())
+    if name.startswith("models ") and "model" in {one.name for one in COMMANDS[name].params}:
+        assert name == "models import" or words[2] in models, "there is no such model"
     command: Any = typer.main.get_command(cli.app)
     parent = None
     while True:
