@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import sqlite3
 import stat
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from typing import Any
 
 import pytest
 from ledger_kit import claimed, close, deliver_all, events, finish, rows, states
+from peers import HOST, Postgres, postgres_bin
 from small_ct import CT, encoded, instance
 from typer.testing import CliRunner, Result
 
@@ -300,3 +304,59 @@ def test_on_postgresql_the_tools_of_the_server_are_named(house: House) -> None:
     )
     refused = house.run("backup", str(house.folder / "backup"))
     assert "pg_dump" in str(refused.exception)
+
+
+# On PostgreSQL, by the commands of docs/postgresql.md
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/postgresql.md").read_text()
+
+
+def run_line(beginning: str, postgres: Postgres, folder: Path) -> None:
+    """Run the page's line that begins so, as it stands there but for its folder."""
+    (line,) = re.findall(rf"^ {{4}}({beginning} .*)$", PAGE, re.MULTILINE)
+    programs = postgres_bin()
+    subprocess.run(
+        ["bash", "-c", line.replace("/backup/", f"{folder}/")],
+        check=True,
+        env={
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PGHOST": HOST,
+            "PGPORT": str(postgres.port),
+            "PGUSER": "node",
+            "PGDATABASE": "postgres",
+        },
+    )
+
+
+@pytest.mark.peer("postgres")
+def test_a_ledger_on_postgresql_comes_back_from_its_dump(house: House, postgres: Postgres) -> None:
+    run_line("createuser", postgres, house.folder)
+    run_line("createdb", postgres, house.folder)
+    url = f"postgresql+psycopg://dicomnode@{HOST}:{postgres.port}/dicomnode"
+    (house.folder / "ledger.url").write_text(url + "\n")
+    (house.folder / "ledger.url").chmod(0o600)
+    house.config.write_text(
+        house.config.read_text().replace("folder: state", "folder: state, ledger: file:ledger.url")
+    )
+    assert house.run("check").exit_code == 0
+    try:
+        house.come(*FIRST)
+        house.analyse()
+        refused = house.run("backup", str(house.folder / "backup"))
+        assert isinstance(refused.exception, BackupError)
+        run_line("pg_dump", postgres, house.folder)
+        before = (house.states(delivery), [row.sop_instance_uid for row in house.look(result)])
+        house.come("1.5.1", series="1.5.9", study="1.5")
+        postgres.drop(url)
+
+        run_line("createdb", postgres, house.folder)
+        run_line("pg_restore", postgres, house.folder)
+        done = house.run("recover")
+        assert done.exit_code == 0, done.output
+        assert "1 files without a row were registered" in done.output
+        assert house.names() == sorted([*FIRST, "1.5.1"])
+        after = (house.states(delivery), [row.sop_instance_uid for row in house.look(result)])
+        assert after == before
+        assert set(house.states(study)) <= {"OPEN", "CLOSED"}
+    finally:
+        postgres.drop(url)
