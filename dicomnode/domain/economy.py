@@ -46,9 +46,10 @@ def economise(
 ) -> Economy:
     """Return the plan that is left after attempts that were short of memory or time.
 
-    Memory: the thrifty way and, for each time, a thread less. Time: nothing makes an analysis
-    quicker and leaves its result alone, so the smaller model is taken at once; after memory, when
-    the thrifty way did not suffice either. Where none is configured, it is the thrifty way again.
+    Memory: the thrifty way and, for each time, a thread less; when that did not suffice either, the
+    smaller model. Time: nothing makes an analysis quicker and leaves its result alone, and the
+    thrifty way is slower, so the smaller model is taken at once. Where none is configured, the same
+    is tried again: the machine may have been busy with something else.
 
     Args:
         shortages: codes of the attempts before, of `SHORTAGES`.
@@ -57,19 +58,20 @@ def economise(
         processors: that this process may use.
         smaller_models: model -> the one to take where it is too large.
     """
-    if not shortages:
-        return Economy(model_id=model_id, threads=threads)
-    said = ["the thrifty way of the engine"]
+    said = []
     short = sum(code in MEMORY_SHORT for code in shortages)
     if short:
+        said.append("the thrifty way of the engine")
         before = threads or processors
         threads = max(1, before - short)
         if threads < before:
             said.append(f"{threads} of {before} threads")
-    wants_smaller = len(shortages) > 1 or shortages[-1] in TIME_SHORT
+    wants_smaller = short > 1 or not TIME_SHORT.isdisjoint(shortages)
     smaller = smaller_models.get(model_id) if wants_smaller else None
     if smaller is not None:
         said.append(f"the model {smaller} instead of {model_id}")
+    if not said:
+        return Economy(model_id=model_id, threads=threads)
     lacking = " and ".join(
         name
         for name, codes in (("memory", MEMORY_SHORT), ("time", TIME_SHORT))
@@ -78,6 +80,6 @@ def economise(
     return Economy(
         model_id=smaller or model_id,
         threads=threads,
-        thrifty=True,
+        thrifty=short > 0,
         sentence=f"For lack of {lacking} analysed with less: {', '.join(said)}.",
     )

@@ -363,7 +363,7 @@ def _fail(
         return False
     detail = f"{outcome.code}: {outcome.detail}"
     if "shortages" in values:
-        detail += "; with a smaller plan next"
+        detail += "; with less next, where that helps"
     tx.event(code, level=level, detail=detail, study=row.study_id, series=row.series_id, job=row.id)
     return True
 

@@ -302,7 +302,7 @@ def test_what_was_short_is_known_at_the_next_attempt(
     memory, both = ("OUT_OF_MEMORY",), ("OUT_OF_MEMORY", "TIMEOUT")
     assert [*seen, claimed(ledger).shortages] == [(), memory, memory, both, both]
     said = [row.detail for row in rows(ledger, event) if row.code == "JOB_RETRY"]
-    assert [text.endswith("; with a smaller plan next") for text in said] == [
+    assert [text.endswith("; with less next, where that helps") for text in said] == [
         True, False, True, False
     ]  # fmt: skip
 

@@ -34,7 +34,7 @@ def test_memory_the_thrifty_way_then_the_smaller_model(code: str) -> None:
 
 def test_time_the_smaller_model_at_once_and_no_thread_less() -> None:
     found = economy("TIMEOUT")
-    assert (found.threads, found.model_id, found.thrifty) == (4, "small", True)
+    assert (found.threads, found.model_id, found.thrifty) == (4, "small", False)
     assert found.sentence.startswith("For lack of time ")
     assert "threads" not in found.sentence
 
@@ -42,6 +42,10 @@ def test_time_the_smaller_model_at_once_and_no_thread_less() -> None:
 def test_no_other_model_is_taken_that_is_not_configured() -> None:
     for shortages in (["TIMEOUT"], ["OUT_OF_MEMORY"] * 2, ["TIMEOUT"] * 5):
         assert economy(*shortages, model="other").model_id == "other"
+
+
+def test_where_nothing_helps_against_time_the_same_is_tried_again() -> None:
+    assert economy("TIMEOUT", "TIMEOUT", model="other") == Economy(model_id="other", threads=4)
 
 
 def test_threads_not_set_count_from_the_processors_and_one_is_left() -> None:
