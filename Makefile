@@ -11,7 +11,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 OHIF := tests/viewers/ohif/package/dist/index.html
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo docs test npm ohif test-install test-start test-viewer test-web test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-web bench-gpu soak soak-kill clean
+.PHONY: audit-dependencies demo docs test npm ohif test-install test-start test-viewer test-web test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-web bench-gpu soak soak-kill clean
 
 demo: $(VENV)/.work
 	$(BIN)/dicomnode demo
@@ -76,6 +76,10 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Known vulnerabilities of what is installed; says so where no data on them can be reached.
+audit-dependencies: $(VENV)/.test
+	$(BIN)/python tests/audit_dependencies.py
+
 # Hostile peers and damaged files, for some minutes; FUZZ=200000 for a night.
 FUZZ ?= 2000
 fuzz: $(VENV)/.test
@@ -112,7 +116,7 @@ bench-receive: $(VENV)/.test
 # of each process. Some 20 minutes on two cores.
 STUDIES ?= 100
 SLICES ?= 100
-MATRIX ?= 256
+MATRIX ?= 128
 soak: $(VENV)/.test
 	DICOMNODE_STUDIES=$(STUDIES) DICOMNODE_SLICES=$(SLICES) DICOMNODE_MATRIX=$(MATRIX) \
 	  $(BIN)/python -m pytest -s -W ignore tests/faults/test_soak.py

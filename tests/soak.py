@@ -381,6 +381,7 @@ def overrides(size: Size) -> dict[str, Any]:
             for number in range(1, size.senders + 1)
         },
         "web": {"enabled": True},
+        "work": {"lease_seconds": 60.0},  # the default; tests have a short one
     }
 
 
