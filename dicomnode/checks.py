@@ -61,4 +61,8 @@ def check_tls(settings: Settings, path: Path) -> list[str]:
         if peer.tls is not None:
             faults = tls.faults_of_peer(peer.tls)
             found += [(f"peers.{name}.tls.{key}", fault) for key, fault in faults]
+    repository = settings.audit.syslog
+    if repository is not None and repository.transport == "tls":
+        faults = tls.faults_of_peer(repository.tls)
+        found += [(f"audit.syslog.tls.{key}", fault) for key, fault in faults]
     return [f"{where(path, key)}: {fault}" for key, fault in found]

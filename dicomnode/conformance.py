@@ -7,6 +7,7 @@ Loads neither highdicom nor a model.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from importlib import resources
 from string import Template
 
@@ -17,6 +18,7 @@ from dicomnode.deflating import transfer_syntaxes
 from dicomnode.domain import admission
 from dicomnode.domain.alternatives import INSTEAD, REPORT_CLASSES
 from dicomnode.domain.associations import APPLICATION_CONTEXT, REASONS
+from dicomnode.domain.audit_acts import AUDITED, Act, Here, message_of
 from dicomnode.domain.commitment import PUSH_MODEL
 from dicomnode.domain.identifiers import SOPClassUID, TransferSyntaxUID
 from dicomnode.domain.outcomes import Done, Outcome, Retry, classify_store_status
@@ -110,6 +112,7 @@ def statement(settings: Settings) -> str:
         identity=IDENTITY,
         manufacturer=MANUFACTURER,
         report_classes=_list(REPORT_CLASSES),
+        audit_messages=_rows(_audit_messages()),
         ciphers=", ".join(name for name in CIPHERS.split(":") if not name.startswith("@")),
     )
 
@@ -119,6 +122,7 @@ def _of_settings(settings: Settings) -> dict[str, object]:
     keeps = settings.receive.unknown_sop_classes == "keep"
     return {
         "ae_title": node.ae_title,
+        "audit": " and ".join(settings.audit.sinks) or "off",
         "clear_port": "none" if node.port is None else f"{node.bind}, port {node.port}",
         "tls_port": "none" if node.tls is None else f"{node.bind}, port {node.tls.port}",
         "unknown_setting": settings.receive.unknown_sop_classes,
@@ -211,6 +215,21 @@ def _initiated() -> Iterable[tuple[object, ...]]:
     commitment = f"{_name(PUSH_MODEL)} `{PUSH_MODEL}`"
     yield "report on a commitment that a peer asked for", commitment, simple, "SCP"
     yield "fetch by C-GET", "those of 1.1, received, as the study has them", "those below", "SCP"
+
+
+def _audit_messages() -> Iterable[tuple[str, str, str]]:
+    at = datetime(2000, 1, 1, tzinfo=UTC)
+    here = Here(node_id="", ae_title="", host="")
+    made: dict[str, tuple[list[str], list[str]]] = {}
+    for kind in sorted(AUDITED):
+        message = message_of(Act(kind=kind, at=at), here)
+        types, kinds = made.setdefault(message.event.meaning, ([], []))
+        types += [one.meaning for one in message.types]
+        kinds.append(f"`{kind}`")
+    export = "into a folder in place of a network destination"
+    made["Export"] = ([], [export])
+    for event, (types, kinds) in sorted(made.items()):
+        yield event, ", ".join(dict.fromkeys(types)), ", ".join(kinds)
 
 
 def _said(status: int) -> str:

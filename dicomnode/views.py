@@ -16,6 +16,7 @@ def print_overview(console: Console, facts: Facts) -> None:
     """Print what came, what went, what is stuck and why."""
     _attention(console, facts["attention"])
     _strangers(console, facts["strangers"])
+    _audit(console, facts["audit"])
     _print(
         console,
         "Roles",
@@ -253,6 +254,13 @@ def _attention(console: Console, events: Sequence[Facts]) -> None:
             emoji=False,
             soft_wrap=True,
         )
+
+
+def _audit(console: Console, facts: Facts | None) -> None:
+    if facts is not None:
+        style = "bold red" if facts["level"] == "bad" else "dim"
+        text = f"Audit trail: {facts['short'].lower()}. {facts['says']}"
+        console.print(text, style=style, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _strangers(console: Console, requestors: Sequence[Facts]) -> None:

@@ -33,7 +33,7 @@ def _act(
     from dicomnode.ledger.schema import upgrade
 
     settings = load(config)
-    ledger = Ledger(settings.ledger_url, settings.node.id)
+    ledger = Ledger(settings.ledger_url, settings.node.id, audit_room=settings.audit.room)
     upgrade(ledger)
     with ledger.transaction() as tx:
         count = int(do(tx, getpass.getuser()))

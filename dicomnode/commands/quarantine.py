@@ -27,7 +27,7 @@ def _ledger(settings: Settings) -> Ledger:
     from dicomnode.ledger import Ledger
     from dicomnode.ledger.schema import upgrade
 
-    ledger = Ledger(settings.ledger_url, settings.node.id)
+    ledger = Ledger(settings.ledger_url, settings.node.id, audit_room=settings.audit.room)
     upgrade(ledger)
     return ledger
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from dicomnode.commands.common import AsJson, out, say, tell
 from dicomnode.domain.page import UserRole
 from dicomnode.errors import SettingsError
-from dicomnode.settings import load
+from dicomnode.settings import Settings, load
 from dicomnode.shapes import User, UserAct
 from dicomnode.users import Users
 
@@ -42,11 +42,27 @@ def _password(*, from_stdin: bool) -> str:
     return first
 
 
-def _done(facts: UserAct, text: str, *, as_json: bool) -> None:
+def _done(config: Path | None, facts: UserAct, text: str, *, as_json: bool) -> None:
+    _audit(load(config), facts)
     if as_json:
         say(facts)
     else:
         tell(text)
+
+
+def _audit(settings: Settings, facts: UserAct) -> None:
+    """Put it into the audit trail, where there is one."""
+    if not settings.audit.room:
+        return
+    from dicomnode.ledger import Ledger, outbox
+    from dicomnode.ledger.schema import upgrade
+
+    ledger = Ledger(settings.ledger_url, settings.node.id, audit_room=settings.audit.room)
+    upgrade(ledger)
+    # Never all of the facts: a token is one of them.
+    detail = f"{facts['name']}: {facts['act']} {facts.get('role', '')}".rstrip()
+    outbox.record_now(ledger, "USER_CHANGED", by=getpass.getuser(), detail=detail)
+    ledger.close()
 
 
 @app.command()
@@ -66,7 +82,7 @@ def add(
     """
     password = None if no_password else _password(from_stdin=password_stdin)
     _users(config).add(name, role, password)
-    _done({"name": name, "act": "added", "role": role}, f"{name}: {role}", as_json=as_json)
+    _done(config, {"name": name, "act": "added", "role": role}, f"{name}: {role}", as_json=as_json)
 
 
 @app.command()
@@ -76,7 +92,7 @@ def remove(name: Name, config: Config = None, as_json: AsJson = False) -> None:
     For example: dicomnode users remove vera -c dicomnode.yaml
     """
     _users(config).remove(name)
-    _done({"name": name, "act": "removed"}, f"{name}: removed", as_json=as_json)
+    _done(config, {"name": name, "act": "removed"}, f"{name}: removed", as_json=as_json)
 
 
 @app.command()
@@ -89,7 +105,7 @@ def passwd(
     """
     users = _users(config)
     users.set_password(name, _password(from_stdin=password_stdin))
-    _done({"name": name, "act": "changed"}, f"{name}: changed", as_json=as_json)
+    _done(config, {"name": name, "act": "changed"}, f"{name}: changed", as_json=as_json)
 
 
 @app.command()
@@ -110,10 +126,10 @@ def token(
     if revoke is not None:
         users.revoke_token(name, revoke)
         said = f"{name}: token {revoke} revoked"
-        _done({"name": name, "act": "revoked"}, said, as_json=as_json)
+        _done(config, {"name": name, "act": "revoked"}, said, as_json=as_json)
         return
     made = users.add_token(name, days)
-    _done({"name": name, "act": "made", "token": made}, made, as_json=as_json)
+    _done(config, {"name": name, "act": "made", "token": made}, made, as_json=as_json)
 
 
 @app.command("list")

@@ -131,3 +131,19 @@ def _sending(look: Look) -> Answer:
         return Answer(question=question, level="watch", short="Paused", says=says)
     short = "Yes, now" if look.deliveries.depth else "Ready"
     return Answer(question=question, level="good", short=short, says=waits)
+
+
+def audit_trail(waiting: int, oldest_seconds: float, failing: tuple[str, ...]) -> Answer:
+    """Return how the audit trail fares.
+
+    Args:
+        waiting: records that are not yet wherever they should be.
+        oldest_seconds: for how long the first of them has waited.
+        failing: places that cannot be used, with why.
+    """
+    question = "Audit trail"
+    waits = f"{waiting} records wait, the oldest for {ago(oldest_seconds)}." if waiting else ""
+    if failing:
+        says = f"Not reached: {'; '.join(failing)}. {waits}".rstrip()
+        return Answer(question=question, level="bad", short="Trouble", says=says)
+    return Answer(question=question, level="good", short="Kept", says=waits or "Nothing waits.")

@@ -151,6 +151,15 @@ _SAYINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "See the reason, mend it at the archive, then send again.",
         ),
         "DESTINATION_AWAY": ("An archive does not answer. The node keeps trying.", ""),
+        "AUDIT_AWAY": (
+            "The audit trail cannot be written. What happens is recorded and waits.",
+            "The detail names the place and why: the disk, or the audit repository, its port and"
+            " certificate.",
+        ),
+        "AUDIT_FULL": (
+            "So many records wait for the audit trail that no more are kept. They are counted.",
+            "Mend the place that cannot be written; a message then says how many are missing.",
+        ),
         "DESTINATION_STILL_AWAY": (
             "An archive has not answered for an hour. The node keeps trying.",
             "Is it up? Host, port, firewall, its log.",

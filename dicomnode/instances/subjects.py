@@ -12,9 +12,11 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
+from dicomnode.domain.audit_acts import Patient
 from dicomnode.domain.subjects import Subject
 from dicomnode.instances.fields import UnreadableError
 from dicomnode.instances.files import read_meta
+from dicomnode.quiet import quiet_pydicom
 
 BEGINNING_BYTES = 1 << 20
 """Of a data set: group 0012 and Study Instance UID (0020,000D) lie in it."""
@@ -28,6 +30,27 @@ def read_subject(path: Path) -> Subject:
         UnreadableError: the file is no DICOM file, or lacks what says it.
         OSError: the file cannot be read.
     """
+    with quiet_pydicom():
+        return _subject(_beginning(path))
+
+
+def read_patient(path: Path) -> Patient:
+    """Read whom an instance shows, as text in which wrong characters are replaced.
+
+    Raises:
+        UnreadableError: the file is no DICOM file.
+        OSError: the file cannot be read.
+    """
+    with quiet_pydicom():
+        dataset = _beginning(path)
+        return Patient(
+            id=_text(dataset, "PatientID"),
+            issuer=_text(dataset, "IssuerOfPatientID"),
+            name=_text(dataset, "PatientName"),
+        )
+
+
+def _beginning(path: Path) -> Dataset:
     with path.open("rb") as file:
         syntax, start = read_meta(file)
         file.seek(start)
@@ -36,10 +59,9 @@ def read_subject(path: Path) -> Subject:
     try:
         if uid.is_deflated:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, BEGINNING_BYTES)
-        dataset = read_dataset(
+        return read_dataset(
             BytesIO(data), uid.is_implicit_VR, uid.is_little_endian, stop_when=_is_past
         )
-        return _subject(dataset)
     except (EOFError, ValueError, KeyError, zlib.error, BytesLengthException) as error:
         raise UnreadableError(f"whose it is cannot be read ({type(error).__name__})") from error
 
@@ -48,10 +70,17 @@ def _is_past(tag: BaseTag, _vr: str | None, _length: int) -> bool:
     return int(tag) >= _AFTER
 
 
+def _text(dataset: Dataset, keyword: str) -> str:
+    try:
+        value = dataset.get(keyword)
+    except (ValueError, LookupError, BytesLengthException) as error:
+        raise UnreadableError(f"{keyword} cannot be read ({type(error).__name__})") from error
+    return "" if value is None else str(value).strip()
+
+
 def _subject(dataset: Dataset) -> Subject:
     def text(keyword: str) -> str:
-        value = dataset.get(keyword)
-        return "" if value is None else str(value).strip()
+        return _text(dataset, keyword)
 
     if not text("StudyInstanceUID"):
         raise UnreadableError("it names no study")

@@ -56,7 +56,7 @@ def release_study(tx: Transaction, study_uid: str, who: str, reason: str) -> boo
     )
     settled = (row.hold_reason or CONTENT_HELD, CONTENT_HELD, IDENTITY_DIFFERS)
     _resolve(tx, event.c.study_id == row.id, event.c.code.in_(settled))
-    tx.event("STUDY_RELEASED", detail=f"by {who}: {reason}", study=row.id)
+    tx.event("STUDY_RELEASED", detail=f"by {who}: {reason}", study=row.id, by=who)
     return True
 
 
@@ -86,7 +86,8 @@ def requeue_job(tx: Transaction, job_id: int, who: str) -> bool:
     )
     if moved:
         _resolve(tx, event.c.job_id == job_id, event.c.code.in_(("JOB_REFUSED", "JOB_QUARANTINED")))
-        tx.event("JOB_REQUEUED", detail=f"by {who}", job=job_id, study=_study_of(tx, job_id))
+        study_id = _study_of(tx, job_id)
+        tx.event("JOB_REQUEUED", detail=f"by {who}", job=job_id, study=study_id, by=who)
     return moved
 
 
@@ -141,6 +142,7 @@ def requeue_delivery(tx: Transaction, delivery_id: int, who: str) -> int:
             study=_study_of(tx, row.job_id),
             job=row.job_id,
             delivery=delivery_id,
+            by=who,
         )
     return count
 
@@ -154,7 +156,7 @@ def acknowledge(tx: Transaction, event_ids: Sequence[int], who: str) -> int:
     which = [event.c.id.in_(event_ids)] if event_ids else []
     count = _resolve(tx, event.c.level == ATTENTION, *which)
     if count:
-        tx.event("ACKNOWLEDGED", detail=f"by {who}: {count} events")
+        tx.event("ACKNOWLEDGED", detail=f"by {who}: {count} events", by=who)
     return count
 
 

@@ -116,7 +116,8 @@ def analyze_by_hand(
         )
         .values(resolved_at=tx.now)
     )
-    tx.event("ANALYSIS_ASKED_FOR", detail=f"by {who}", study=row.study_id, series=row.id)
+    about = {"study": row.study_id, "series": row.id}
+    tx.event("ANALYSIS_ASKED_FOR", detail=f"by {who}", by=who, **about)
     return verdict
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from dicomnode.domain.lifecycle import LIVES
 from dicomnode.errors import ConflictError, LedgerError
-from dicomnode.ledger import tables
+from dicomnode.ledger import outbox, tables
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,14 @@ def utc_now() -> datetime:
 class Transaction:
     """One transaction: a connection, the time it began, and the events that go with its changes."""
 
-    def __init__(self, connection: Connection, now: datetime, node_id: str) -> None:
+    def __init__(
+        self, connection: Connection, now: datetime, node_id: str, audit_room: int = 0
+    ) -> None:
         self.connection = connection
         self.now = now
         self.node_id = node_id
+        self.audit_room = audit_room
+        self.noted: set[tuple[int | None, int]] = set()  # of `outbox.received`
         self._logged: list[tuple[int, str, dict[str, Any]]] = []
 
     def event(
@@ -56,14 +60,18 @@ class Transaction:
         job: int | None = None,
         delivery: int | None = None,
         association: int | None = None,
+        by: str = "",
     ) -> None:
         """Record an event in this transaction; it is logged when the transaction has committed.
+
+        Where it belongs in the audit trail, a record for that goes with it.
 
         Args:
             code: what happened, UPPER_SNAKE.
             level: info, warning, or attention: a person has to look.
             detail: one sentence, without patient data.
             study: its id, if the event is about one; likewise the others.
+            by: the person who did it, for the audit trail.
         """
         subjects = {
             "study": study,
@@ -78,6 +86,8 @@ class Transaction:
                 at=self.now, node_id=self.node_id, level=level, code=code, detail=detail, **row
             )
         )
+        about = {"study_id": study, "job_id": job, "delivery_id": delivery}
+        outbox.record(self, code, by=by, detail=detail, **about)
         severity = logging.INFO if level == "info" else logging.WARNING
         self._logged.append((severity, code, {"detail": detail, **subjects}))
 
@@ -146,13 +156,17 @@ class Ledger:
         url: of SQLAlchemy, `sqlite:////path` or `postgresql+psycopg://...`.
         node_id: whose events and claims the transactions make.
         clock: replaces the database's clock in tests.
+        audit_room: how many records may wait for the audit trail; 0: none is made.
 
     Raises:
         LedgerError: the URL is none, or its driver is not installed.
     """
 
-    def __init__(self, url: str, node_id: str, clock: Clock | None = None) -> None:
+    def __init__(
+        self, url: str, node_id: str, clock: Clock | None = None, audit_room: int = 0
+    ) -> None:
         self.node_id = node_id
+        self.audit_room = audit_room
         self._clock = clock
         try:
             self.url = make_url(url)
@@ -176,7 +190,8 @@ class Ledger:
         """
         try:
             with self.engine.begin() as connection:
-                tx = Transaction(connection, self._now(connection), self.node_id)
+                now = self._now(connection)
+                tx = Transaction(connection, now, self.node_id, self.audit_room)
                 yield tx
         except IntegrityError as error:
             raise ConflictError(f"ledger: {_first_line(error)}") from error

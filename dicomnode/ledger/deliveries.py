@@ -13,7 +13,7 @@ from dicomnode.domain.lifecycle import ARRIVED, CANCELLED, PENDING, REFUSED, SEN
 from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
 from dicomnode.domain.plans import REJECTION
 from dicomnode.domain.records import Delivery
-from dicomnode.ledger import substitution
+from dicomnode.ledger import outbox, substitution
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.tables import delivery, job, result, series, study
 
@@ -71,6 +71,9 @@ def claim(tx: Transaction, destination: str) -> Delivery | None:
         attempt=attempt,
         updated_at=tx.now,
     )
+    if attempt == 1:
+        about = {"study_id": row.study_id, "job_id": row.job_id, "delivery_id": row.delivery_id}
+        outbox.record(tx, "SENDING", **about)
     return Delivery(
         id=row.delivery_id,
         attempt=attempt,

@@ -9,6 +9,7 @@ from sqlalchemy import exists, func, select
 from dicomnode.domain.lifecycle import CLOSED, FETCHING, OPEN
 from dicomnode.domain.outcomes import Done, Outcome
 from dicomnode.domain.retrieval import SubOperations, Wanted
+from dicomnode.ledger import outbox
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.tables import instance, result, retrieval, series, study
 
@@ -110,6 +111,8 @@ def finish(tx: Transaction, fetch_id: int, outcome: Outcome) -> None:
         detail=f"{from_whom}: {outcome.code} {detail}".rstrip(),
         study=None if found is None else found.id,
     )
+    facts = {"retrieval": fetch_id, "failed": not is_done}
+    outbox.record(tx, "QUERIED", by=row.requested_by, detail=outcome.code, facts=facts)
     if found is None:
         return
     if found.state == CLOSED and is_done:

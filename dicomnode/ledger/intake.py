@@ -11,11 +11,11 @@ from sqlalchemy import (
     select,
 )
 
-from dicomnode.domain.admission import ATTENTION, Decision
+from dicomnode.domain.admission import ATTENTION, SUCCESS, Decision
 from dicomnode.domain.assembly import AssemblyPolicy
 from dicomnode.domain.images import encode
 from dicomnode.domain.records import Header
-from dicomnode.ledger import deliveries
+from dicomnode.ledger import deliveries, outbox
 from dicomnode.ledger.arrivals import Place, came_again, place_for
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.tables import (
@@ -62,6 +62,7 @@ def add_all(tx: Transaction, arrivals: Iterable[Arrival]) -> None:
         place = places.get(key)
         if place is None:
             place = places[key] = place_for(tx, header, arrival.policy, counts=counts)
+            outbox.received(tx, arrival.association_id, place.study_id)
         rows.append(_row(tx, arrival, place))
         if not counts:
             tx.event(
@@ -145,6 +146,8 @@ def record_only(
             .where(instance.c.sop_instance_uid == header.sop_instance_uid)
         ).first()
     study_id = None if row is None else row.study_id
+    if study_id is not None and decision.status == SUCCESS:
+        outbox.received(tx, association_id, study_id)
     if decision.hold_study and study_id is not None:
         tx.connection.execute(
             study.update()

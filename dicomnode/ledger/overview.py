@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Row, Select, func, select
 from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.associations import AssociationRules
 from dicomnode.domain.lifecycle import FETCHING
-from dicomnode.ledger import destinations, strangers
+from dicomnode.ledger import audit_sinks, destinations, strangers
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.fetches import LOST_AFTER
 from dicomnode.ledger.presence import SILENT_AFTER
@@ -57,6 +57,7 @@ def overview(tx: Transaction, *, limit: int = 20, rules: AssociationRules | None
             _events().where(event.c.level == ATTENTION, event.c.resolved_at.is_(None)).limit(limit),
         ),
         "destinations": destinations.listing(tx),
+        "audit": audit_sinks.listing(tx),
         "strangers": [] if rules is None else strangers.listing(tx, rules, limit),
         "studies": _rows(tx, _studies(limit)),
         "series": _rows(tx, _series().order_by(series.c.last_at.desc()).limit(limit)),

@@ -222,14 +222,26 @@ def first_file(tx: Transaction, study_uid: str) -> str | None:
 
 
 def result_file(tx: Transaction, result_id: int) -> Facts | None:
-    """Return kind, SOP Instance UID and place in the spool of a result, or None."""
+    """Return kind, SOP Instance UID, place in the spool and study of a result, or None."""
     found = _plain_rows(
         tx,
-        select(result.c.kind, result.c.sop_instance_uid, result.c.path, result.c.job_id).where(
-            result.c.id == result_id
-        ),
-    )
+        select(
+            result.c.kind, result.c.sop_instance_uid, result.c.path, result.c.job_id,
+            study.c.study_uid,
+        )
+        .join(job, job.c.id == result.c.job_id)
+        .join(study, study.c.id == job.c.study_id)
+        .where(result.c.id == result_id),
+    )  # fmt: skip
     return found[0] if found else None
+
+
+def study_of_job(tx: Transaction, job_id: int) -> str | None:
+    """Return the Study Instance UID of a job, or None."""
+    found = tx.connection.execute(
+        select(study.c.study_uid).join(job, job.c.study_id == study.c.id).where(job.c.id == job_id)
+    )
+    return found.scalar()
 
 
 def failures(tx: Transaction, limit: int = PAGE_ROWS) -> list[Facts]:

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import exists, select
 
+from dicomnode.ledger import outbox
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.tables import worker
 
@@ -35,11 +36,13 @@ def start(tx: Transaction, role: str, pid: int) -> None:
     tx.connection.execute(
         worker.update().where(worker.c.id == worker_id(tx, role)).values(started_at=tx.now)
     )
+    outbox.record(tx, "ROLE_STARTED", facts={"role": role})
 
 
 def leave(tx: Transaction, role: str) -> None:
     """Record that a role's process ends in good order."""
     tx.connection.execute(worker.delete().where(worker.c.id == worker_id(tx, role)))
+    outbox.record(tx, "ROLE_ENDED", facts={"role": role})
 
 
 def is_alive(tx: Transaction, role: str) -> bool:

@@ -172,7 +172,7 @@ def release(tx: Transaction, study_uid: str, who: str, reason: str) -> int:
     ).rowcount
     if released:
         detail = f"by {who}: {released} instances: {reason}"
-        tx.event("PROMISE_RELEASED", detail=detail, study=row.id)
+        tx.event("PROMISE_RELEASED", detail=detail, study=row.id, by=who)
     return released
 
 

@@ -29,7 +29,7 @@ def cancel_job(tx: Transaction, job_id: int, who: str, reason: str = "") -> bool
         return False
     _resolve(tx, event.c.job_id == job_id, event.c.code.in_(("JOB_REFUSED", "JOB_QUARANTINED")))
     study_id = tx.connection.execute(select(job.c.study_id).where(job.c.id == job_id)).scalar()
-    tx.event("JOB_CANCELLED", detail=_by(who, reason), study=study_id, job=job_id)
+    tx.event("JOB_CANCELLED", detail=_by(who, reason), study=study_id, job=job_id, by=who)
     return True
 
 
@@ -47,7 +47,8 @@ def cancel_deliveries(tx: Transaction, job_id: int, name: str, who: str, reason:
     count = sum(tx.move(delivery, one, "cancel", **values) for one in ids)
     if count:
         _resolve(tx, event.c.delivery_id.in_(ids), event.c.code == "DELIVERY_REFUSED")
-        _record(tx, "DELIVERY_CANCELLED", job_id, f"{_by(who, reason)}: {count} objects to {name}")
+        detail = f"{_by(who, reason)}: {count} objects to {name}"
+        _record(tx, "DELIVERY_CANCELLED", job_id, detail, who)
     return count
 
 
@@ -84,7 +85,7 @@ def pause(tx: Transaction, name: str, who: str, reason: str = "") -> bool:
         )
         if not changed.rowcount:
             return False
-    tx.event("DESTINATION_PAUSED", level="warning", detail=f"{name} {_by(who, reason)}")
+    tx.event("DESTINATION_PAUSED", level="warning", detail=f"{name} {_by(who, reason)}", by=who)
     return True
 
 
@@ -100,7 +101,7 @@ def resume(tx: Transaction, name: str, who: str) -> bool:
         .values(paused_at=None, paused_by="")
     )
     if changed.rowcount:
-        tx.event("DESTINATION_RESUMED", detail=f"{name} by {who}")
+        tx.event("DESTINATION_RESUMED", detail=f"{name} by {who}", by=who)
     return bool(changed.rowcount)
 
 
@@ -125,9 +126,9 @@ def _resolve(tx: Transaction, *which: object) -> None:
     )
 
 
-def _record(tx: Transaction, code: str, job_id: int, detail: str) -> None:
+def _record(tx: Transaction, code: str, job_id: int, detail: str, who: str) -> None:
     study_id = tx.connection.execute(select(job.c.study_id).where(job.c.id == job_id)).scalar()
-    tx.event(code, detail=detail, study=study_id, job=job_id)
+    tx.event(code, detail=detail, study=study_id, job=job_id, by=who)
 
 
 def _by(who: str, reason: str) -> str:

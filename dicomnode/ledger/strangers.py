@@ -135,5 +135,6 @@ def acknowledge(tx: Transaction, calling_ae: str | None, who: str) -> int:
         stranger.update().where(*which).values(acknowledged_at=tx.now)
     ).rowcount
     if changed:
-        tx.event("ACKNOWLEDGED", detail=f"by {who}: {changed} requestors that were refused")
+        detail = f"by {who}: {changed} requestors that were refused"
+        tx.event("ACKNOWLEDGED", detail=detail, by=who)
     return changed

@@ -434,3 +434,39 @@ worker = Table(
     _time("started_at"),
     _time("seen_at"),
 )
+
+audit = Table(
+    "audit",
+    metadata,
+    _key(),
+    _time("at"),
+    Column("node_id", String(64), ForeignKey("node.id"), nullable=False),
+    Column("kind", CODE, nullable=False),
+    _text("by"),
+    _text("detail"),
+    Column("facts", JSON(none_as_null=True)),
+    Column("count", Integer, nullable=False, default=1),
+    _to("study", nullable=True),
+    _to("job", nullable=True),
+    _to("delivery", nullable=True),
+    Column("association_id", Identity),
+    _time("filed_at", nullable=True),
+    _time("sent_at", nullable=True),
+    UniqueConstraint("kind", "association_id", "study_id"),
+    Index("ix_audit_node_id_id", "node_id", "id"),
+)
+
+audit_sink = Table(
+    "audit_sink",
+    metadata,
+    _key(),
+    Column("node_id", String(64), ForeignKey("node.id"), nullable=False),
+    Column("name", CODE, nullable=False),
+    Column("failures", Integer, nullable=False, default=0),
+    _time("failing_since", nullable=True),
+    _time("retry_at", nullable=True),
+    _time("alarmed_at", nullable=True),
+    _time("seen_at", nullable=True),
+    _text("detail"),
+    UniqueConstraint("node_id", "name"),
+)

@@ -88,7 +88,8 @@ def withdraw(
         total += marked
         cancelled = deliveries.cancel_job(tx, one, reason)
         detail = f"by {who}: {why} ({marked} results, {cancelled} deliveries stopped)"
-        tx.event("RESULTS_WITHDRAWN", level="warning", detail=detail, study=study_id, job=one)
+        about = {"study": study_id, "job": one}
+        tx.event("RESULTS_WITHDRAWN", level="warning", detail=detail, by=who, **about)
         for name in _destinations_with(tx, one):
             if name not in by_note:
                 detail = f"{name} takes no rejection notes: have the results removed there"

@@ -59,7 +59,7 @@ def open_context(settings: Settings, name: str) -> Context:
         key = secret_in(settings.patient_key_file)
     except OSError as error:
         raise DicomnodeError(f"storage cannot be used: {error}") from error
-    ledger = Ledger(settings.ledger_url, settings.node.id)
+    ledger = Ledger(settings.ledger_url, settings.node.id, audit_room=settings.audit.room)
     upgrade(ledger)
     with ledger.transaction() as tx:
         nodes.register_node(tx, settings.node.ae_title, sha256(key).hexdigest()[:16])

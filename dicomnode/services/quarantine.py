@@ -127,7 +127,7 @@ def discard(spool: Spool, ledger: Ledger, name: str, who: str, reason: str) -> b
     with ledger.transaction() as tx:
         actions.settle_quarantined(tx, name)
         detail = f"{name} ({kept.code}, {kept.size} bytes) by {who}: {reason}"
-        tx.event("QUARANTINE_DISCARDED", detail=detail)
+        tx.event("QUARANTINE_DISCARDED", detail=detail, by=who)
     _remove(spool, name)
     return True
 
@@ -161,7 +161,7 @@ def put_back(settings: Settings, ledger: Ledger, name: str, who: str) -> PutBack
                 actions.settle_quarantined(tx, name)
             code = "QUARANTINE_RELEASED" if is_gone else "QUARANTINE_STAYS"
             said = f"{decision.code} {decision.detail}".strip()
-            tx.event(code, detail=f"{name} by {who}: {said}")
+            tx.event(code, detail=f"{name} by {who}: {said}", by=who)
         if is_gone:
             _remove(spool, name)
         return PutBack(is_gone=is_gone, code=decision.code, detail=decision.detail)

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from dicomnode.errors import SettingsError
+from dicomnode.ledger import outbox
 from dicomnode.settings import load
 from dicomnode.settings.reloading import reload
 
@@ -46,11 +47,14 @@ def reload_now(context: Context, config: Path) -> None:
         return
     found = reload(context.settings, read)
     context.settings = found.settings
+    context.ledger.audit_room = found.settings.audit.room
     context.remark = f"waits for a restart: {', '.join(found.waiting)}" if found.waiting else ""
     for act in context.on_reload:
         act()
     said = {"changed": ",".join(found.changed) or "nothing"}
     log.info("CONFIG_RELOADED", extra={"fields": said})
+    role = context.spool.tmp.name
+    outbox.record_now(context.ledger, "CONFIG_RELOADED", detail=said["changed"], role=role)
     if found.waiting:
         waiting = {"keys": ",".join(found.waiting)}
         log.warning("CONFIG_WAITS_FOR_RESTART", extra={"fields": waiting})

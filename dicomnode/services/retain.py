@@ -16,6 +16,7 @@ from typing import TypeVar
 from dicomnode.domain.retention import Quarantined, RetentionPolicy, cutoff, leaves_quarantine
 from dicomnode.ledger import retention
 from dicomnode.ledger.core import Transaction
+from dicomnode.services.auditing import remover
 from dicomnode.services.common import Context
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def _purge(
 
 def _remove_study(context: Context, study_id: int) -> None:
     with context.ledger.transaction() as tx:
-        retention.removing_study(tx, study_id, context.spool.remove)
+        retention.removing_study(tx, study_id, remover(context))
 
 
 def finish_purges(context: Context) -> int:

@@ -12,12 +12,14 @@ from collections import Counter
 
 from dicomnode.domain.associations import AssociationRequest, Rejected
 from dicomnode.errors import LedgerError
-from dicomnode.ledger import Ledger, strangers
+from dicomnode.ledger import Ledger, Transaction, outbox, strangers
 from dicomnode.ledger.strangers import MAX_STRANGERS, Stranger
 
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 1.0
+MOST_NAMED = 10
+"""In one record of the audit trail; the others are counted."""
 MAX_PENDING = MAX_STRANGERS
 """Different requestors that are counted between two writes; more are only logged."""
 
@@ -53,6 +55,18 @@ class Strangers:
             with self._ledger.transaction() as tx:
                 for (who, code), times in pending.items():
                     strangers.record(tx, who, code, times)
+                _audit(tx, pending)
         except LedgerError:
             # Each has its line in the log; who is refused once will try again.
             log.exception("LEDGER_UNAVAILABLE")
+
+
+def _audit(tx: Transaction, pending: Counter[tuple[Stranger, str]]) -> None:
+    """Put what was refused within a second into one record."""
+    codes = ", ".join(sorted({code for _, code in pending}))
+    named = [
+        [who.calling_ae, who.address, times] for (who, _), times in pending.most_common(MOST_NAMED)
+    ]
+    detail = f"{pending.total()} associations of {len(pending)} requestors were refused: {codes}"
+    facts = {"role": "receive", "requestors": named}
+    outbox.record(tx, "REQUESTORS_REFUSED", detail=detail, facts=facts)

@@ -21,6 +21,7 @@ from dicomnode.domain.choosing import choose_series
 from dicomnode.domain.outcomes import Retry
 from dicomnode.errors import LedgerError
 from dicomnode.ledger import closing, jobs
+from dicomnode.services import auditing
 from dicomnode.services.common import Context, beat_until_stopped, role
 from dicomnode.services.counting import Asker
 from dicomnode.services.retain import EVERY_SECONDS as RETAIN_EVERY_SECONDS
@@ -110,6 +111,9 @@ def run(settings: Settings, config: Path | None = None) -> None:
             (LEASES_EVERY_SECONDS, take_back_jobs),
             (WITHDRAW_EVERY_SECONDS, withdraw_due),
             (RETAIN_EVERY_SECONDS, retain),
+            (auditing.EVERY_SECONDS, auditing.keep_in_files),
+            (auditing.EVERY_SECONDS, auditing.send_to_repository),
+            (RETAIN_EVERY_SECONDS, auditing.remove_old_files),
         ):
             _every(scheduler, seconds, context, act, act.__name__)
         _ask_whom_to_ask(context, scheduler)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from dicomnode.domain.addresses import parse_network
 from dicomnode.domain.assembly import AssemblyPolicy
 from dicomnode.domain.associations import AssociationRules, KnownPeer
+from dicomnode.domain.audit_policy import AuditPolicy
 from dicomnode.domain.choosing import ChoosingPolicy
 from dicomnode.domain.content import ContentPolicy
 from dicomnode.domain.destinations import Destination
@@ -210,6 +211,7 @@ class Settings(_Section):
     limits: Limits = Limits()
     log: Log = Log()
     retention: RetentionPolicy = RetentionPolicy()
+    audit: AuditPolicy = AuditPolicy()
 
     @model_validator(mode="after")
     def _peers_can_be_reached(self) -> Self:
@@ -310,6 +312,12 @@ class Settings(_Section):
     def users_file(self) -> Path:
         """Who may sign in at the operator's page."""
         return self.web.users_file or self.folder / "users.json"
+
+    @property
+    def audit_folder(self) -> Path:
+        """Where the files of the audit trail lie."""
+        named = self.audit.file.folder if self.audit.file is not None else None
+        return named or self.folder / "audit"
 
     def assembly_of(self, name: str | None) -> AssemblyPolicy:
         """Return how long to wait for what comes from a peer."""

@@ -44,6 +44,15 @@ def place(settings: Settings, base: Path) -> Settings:
         for name, where in settings.destinations.items()
     }
     node = settings.node.model_copy(update={"tls": tls})
+    audit = replace(
+        settings.audit,
+        file=placed(settings.audit.file, "folder"),
+        syslog=settings.audit.syslog
+        and replace(
+            settings.audit.syslog,
+            tls=placed(settings.audit.syslog.tls, "ca", "certificate", "key"),
+        ),
+    )
     return settings.model_copy(
         update={
             "storage": storage,
@@ -52,5 +61,6 @@ def place(settings: Settings, base: Path) -> Settings:
             "peers": peers,
             "destinations": destinations,
             "web": web,
+            "audit": audit,
         }
     )

@@ -19,6 +19,7 @@ RELOADED = (
     "send",
     "fetch",
     "retention",
+    "audit",
 )
 """Sections that apply at once, whole. The others are ports, places, processes and limits, which a
 role takes up when it starts."""

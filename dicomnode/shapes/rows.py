@@ -202,6 +202,29 @@ class Association(TypedDict):
     bytes: int
 
 
+class AuditSink(TypedDict):
+    """A place that the audit trail is kept at: `file` or `syslog`."""
+
+    name: str
+    failures: int
+    failing_since: str | None
+    retry_at: str | None
+    seen_at: str | None
+    detail: str
+
+
+class AuditTrail(TypedDict):
+    """How the audit trail fares; `level` is good or bad."""
+
+    level: str
+    short: str
+    says: str
+    waiting: int
+    oldest: str | None
+    oldest_seconds: float
+    sinks: list[AuditSink]
+
+
 class Overview(TypedDict):
     """What came, what went, what is stuck and why; lists newest first."""
 
@@ -211,6 +234,7 @@ class Overview(TypedDict):
     counts: Counts
     attention: list[Event]
     destinations: list[Destination]
+    audit: AuditTrail | None
     strangers: list[Stranger]
     studies: list[Study]
     series: list[Series]

@@ -61,7 +61,9 @@ def _fetch(call: Call, values: Values, reason: str) -> Came:
         return Came(count=0, says="Nothing to do: it is being fetched.")
     with call.site.ledger.transaction() as tx:
         from_whom = f" from {peer}" if peer else ""
-        tx.event("FETCH_REQUESTED", detail=f"{uid}{from_whom} by {call.user.name}")
+        tx.event(
+            "FETCH_REQUESTED", detail=f"{uid}{from_whom} by {call.user.name}", by=call.user.name
+        )
     return Came(count=1, says="It is being fetched. The list of studies shows when it comes.")
 
 

@@ -143,6 +143,7 @@ _SCHEMAS: dict[str, Schema] = {
         destinations=_list_of(_DESTINATION),
         day=_object(hours=_ROWS, latency=_ROWS),
         disk=_object(total_bytes=_COUNT, free_bytes=_COUNT, min_free_bytes=_COUNT),
+        audit={"type": ["object", "null"]},
         answers=_list_of(_object(question=_TEXT, level=_TEXT, short=_TEXT, says=_TEXT)),
     ),
     "Studies": _object(studies=_list_of(_STUDY), next=_MAYBE),

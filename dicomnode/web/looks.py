@@ -9,7 +9,7 @@ from typing import Any
 
 from dicomnode.domain.glance import Look, Queue, glance
 from dicomnode.domain.sayings import saying
-from dicomnode.ledger import Transaction, destinations, figures, pages, strangers
+from dicomnode.ledger import Transaction, audit_sinks, destinations, figures, pages, strangers
 from dicomnode.services import quarantine
 from dicomnode.settings import Settings
 from dicomnode.web.site import Site
@@ -72,6 +72,7 @@ def overview(site: Site) -> Facts:
             "failures": told(pages.failures(tx, limit=10)),
             "waiting": pages.waiting(tx, limit=10),
             "strangers": strangers.listing(tx, settings.association_rules, 10),
+            "audit": audit_sinks.listing(tx),
             "day": figures.day(tx),
         }
     facts["disk"] = disk(site)
@@ -81,6 +82,10 @@ def overview(site: Site) -> Facts:
         {"question": one.question, "level": one.level, "short": one.short, "says": one.says}
         for one in glance(_look(facts))
     ]
+    trail = facts["audit"]
+    if trail is not None:
+        answer = {name: trail[name] for name in ("level", "short", "says")}
+        facts["answers"].append({"question": "Audit trail", **answer})
     return facts
 
 

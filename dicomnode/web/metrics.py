@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from dicomnode import __version__
-from dicomnode.ledger import Transaction, destinations, figures, pages
+from dicomnode.ledger import Transaction, audit_sinks, destinations, figures, pages
 from dicomnode.services import quarantine
 from dicomnode.web.looks import disk
 from dicomnode.web.site import Site
@@ -68,6 +68,11 @@ class Metrics:
         self._least = gauge("disk_least_free_bytes", "Below this nothing is taken any more.")
         self._gpu = gauge("gpu_memory_bytes", "Of each GPU: total, used.", "gpu", "which")
         self._quarantined = gauge("quarantine_files", "Files in quarantine.")
+        self._audit_waiting = gauge("audit_waiting", "Records that wait for the audit trail.")
+        self._audit_age = gauge("audit_oldest_seconds", "For how long the oldest has waited.")
+        self._audit_failures = gauge(
+            "audit_failures", "Attempts that failed in a row, by place of the audit trail.", "place"
+        )
         self._open = gauge("associations_open", "Associations that are open.")
         gauge("info", "Version of the software.", "version").labels(__version__).set(1)
 
@@ -129,6 +134,12 @@ class Metrics:
             self._silent.labels(role).set(seconds)
         for code, number in pages.how_much_attention(tx).items():
             self._attention.labels(code).set(number)
+        trail = audit_sinks.listing(tx) or {"waiting": 0, "oldest_seconds": 0.0, "sinks": []}
+        self._audit_waiting.set(trail["waiting"])
+        self._audit_age.set(trail["oldest_seconds"])
+        self._audit_failures.clear()
+        for place in trail["sinks"]:
+            self._audit_failures.labels(place["name"]).set(place["failures"])
         self._open.set(figures.arrivals(tx)["open_associations"])
 
     def names(self) -> set[str]:

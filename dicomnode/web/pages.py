@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 
 from dicomnode.domain.identifiers import InvalidUIDError, parse_uid
+from dicomnode.ledger import outbox
 from dicomnode.ledger import pages as ledger_pages
 from dicomnode.web import looks, report
 from dicomnode.web.acts import BIGGEST_ID
@@ -96,6 +97,7 @@ def study_of(call: Call) -> looks.Facts:
     facts = looks.study(call.site, uid)
     if facts is None:
         raise RefusedError(404, "This study is not known here.")
+    _audit_view(call, uid)
     for job in facts["jobs"]:
         job["has_preview"] = _preview(call.site, job["id"]).is_file()
         job["measurements"] = _measurements(call.site, job)
@@ -128,9 +130,14 @@ def _measurements(site: Site, job: looks.Facts) -> list[looks.Facts] | None:
 
 def preview(call: Call) -> Response:
     """Return the preview of a job as PNG."""
-    path = _preview(call.site, _number(call.path["job"]))
+    job = _number(call.path["job"])
+    path = _preview(call.site, job)
     if not path.is_file():
         raise RefusedError(404, "There is no preview.")
+    with call.site.ledger.looking() as tx:
+        uid = ledger_pages.study_of_job(tx, job)
+    if uid is not None:
+        _audit_view(call, uid)
     return FileResponse(path, media_type="image/png")
 
 
@@ -145,6 +152,7 @@ def result(call: Call) -> Response:
         raise RefusedError(404, "Its file is not in the spool.")
     fields = {"user": call.user.name, "sop_instance_uid": found["sop_instance_uid"]}
     log.info("RESULT_TAKEN", extra={"fields": fields})
+    _audit_view(call, found["study_uid"])
     name = f"{found['kind']}-{found['sop_instance_uid']}.dcm"
     return FileResponse(path, media_type="application/dicom", filename=name)
 
@@ -179,9 +187,12 @@ def sign_in(call: Call) -> Response:
         site.tries.failed(key)
         site.tries_of_address.failed(call.address)
         log.warning("SIGN_IN_REFUSED", extra={"fields": {"address": call.address}})
+        is_last = not (site.tries.is_open(key) and site.tries_of_address.is_open(call.address))
+        _audit(call, "SIGN_IN_REFUSED", name, failed=is_last)
         facts = {"following": following, "wrong": True, "nobody": False}
         return page(call, "sign_in.html", "Sign in", status=401, **facts)
     log.info("SIGNED_IN", extra={"fields": {"user": name, "address": call.address}})
+    _audit(call, "SIGNED_IN", name)
     response = RedirectResponse(following, 303)
     cookie = site.sessions.begin(name, user.revision)
     set_cookie(site, response, COOKIE, cookie, site.sessions.seconds)
@@ -192,9 +203,25 @@ def sign_out(call: Call) -> Response:
     """End the session."""
     if call.user.session is not None:
         call.site.sessions.leave(call.user.session)
+        _audit(call, "SIGNED_OUT", call.user.name)
     response = RedirectResponse("/login", 303)
     response.delete_cookie(COOKIE, path="/")
     return response
+
+
+def _audit(call: Call, kind: str, name: str, *, failed: bool = False) -> None:
+    outbox.record_now(
+        call.site.ledger, kind, by=name, address=call.address, failed=failed, role="web"
+    )
+
+
+def _audit_view(call: Call, study_uid: str) -> None:
+    """Record that somebody looks at a study, or takes something of it."""
+    name = call.user.name
+    if call.site.viewings.begins(name, study_uid):
+        outbox.record_now(
+            call.site.ledger, "STUDY_VIEWED", by=name, study_uid=study_uid, address=call.address
+        )
 
 
 def _next(path: str) -> str:

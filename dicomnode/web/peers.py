@@ -64,7 +64,8 @@ def _test(
         outcome = echo(patient, name)
         detail = f"{outcome.code} {getattr(outcome, 'detail', '')}".strip()
         with call.site.ledger.transaction() as tx:
-            tx.event("PEER_TESTED", detail=f"{name} by {call.user.name}: {detail}")
+            said = f"{name} by {call.user.name}: {detail}"
+            tx.event("PEER_TESTED", detail=said, by=call.user.name)
         if isinstance(outcome, Done):
             return Came(count=1, says=f"{name} answers C-ECHO.")
         says = f"{name} does not answer C-ECHO: {detail}. {saying(outcome.code).what}"

@@ -16,6 +16,7 @@ from dicomnode.settings import Settings
 from dicomnode.spool import Spool
 from dicomnode.users import Users
 from dicomnode.web.sessions import Limiter, Session, Sessions
+from dicomnode.web.viewing import Viewings
 
 if TYPE_CHECKING:
     from dicomnode.web.fetching import Fetcher
@@ -40,6 +41,7 @@ class Site:
     metrics: Metrics
     fetcher: Fetcher
     gpus: Gpus = field(default_factory=Gpus)
+    viewings: Viewings = field(default_factory=Viewings)
     tries: Limiter = field(default_factory=lambda: Limiter(TRIES, TRY_SECONDS))
     tries_of_address: Limiter = field(
         default_factory=lambda: Limiter(TRIES_OF_ADDRESS, TRY_SECONDS)

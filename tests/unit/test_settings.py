@@ -12,6 +12,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from dicomnode.domain.audit_policy import AuditFile, AuditRetry, AuditSyslog
 from dicomnode.domain.plans import ModelOptions
 from dicomnode.domain.routing import Condition, Rule
 from dicomnode.domain.security import PeerTls, ServerTls
@@ -106,6 +107,10 @@ def test_it_leaves_no_key_out() -> None:
         ("rules.0.when", Condition),
         ("rules.0.options", ModelOptions),
         ("send.retry", type(Settings().send.retry)),
+        ("audit.file", AuditFile),
+        ("audit.syslog", AuditSyslog),
+        ("audit.syslog.tls", PeerTls),
+        ("audit.retry", AuditRetry),
     ):
         if name in ("peers", "destinations", "rules"):
             continue
@@ -297,7 +302,7 @@ def test_what_is_not_said_is_the_default(text: str) -> None:
     [
         (
             "nod: {}",
-            "1: nod: unknown key; known here: assembly, choosing, content, destinations, fetch,",
+            "1: nod: unknown key; known here: assembly, audit, choosing, content, destinations,",
         ),
         ("\nnode:\n  prot: 1", "3: node.prot: unknown key; known here: ae_title, bind, id, port"),
         (

@@ -13,6 +13,7 @@ from dicomnode.views import print_events, print_overview
 AT = "2026-01-02T03:04:05.678901+00:00"
 NOTHING: dict[str, Any] = {
     "strangers": [],
+    "audit": None,
     "attention": [],
     "roles": [],
     "studies": [],
@@ -179,6 +180,12 @@ def test_what_a_peer_has_written_is_shown_as_it_is(text: str) -> None:
     """A Series Description stands in the reason of a choice, and no text may break the page."""
     assert text in shown(series=[SERIES | {"choice": text}])
     assert text in shown(attention=[EVENT | {"detail": text}])
+
+
+def test_the_audit_trail_is_one_line_where_there_is_one() -> None:
+    trail = {"level": "bad", "short": "Trouble", "says": "Not reached: syslog: [/b] away."}
+    assert "Audit trail: trouble. Not reached: syslog: [/b] away." in shown(audit=trail)
+    assert "Audit trail" not in shown()
 
 
 def test_the_events_of_a_study() -> None:

@@ -505,3 +505,60 @@ def upgrade() -> None:
     )
     op.create_index("ix_event_level_resolved_at", "event", ["level", "resolved_at"], unique=False)
     op.create_index("ix_event_study_id", "event", ["study_id"], unique=False)
+    op.create_table(
+        "audit",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("at", UtcDateTime(), nullable=False),
+        sa.Column("node_id", sa.String(length=64), nullable=False),
+        sa.Column("kind", sa.String(length=64), nullable=False),
+        sa.Column("by", sa.Text(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("facts", sa.JSON(), nullable=True),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("study_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("job_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column(
+            "delivery_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
+        sa.Column(
+            "association_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
+        sa.Column("filed_at", UtcDateTime(), nullable=True),
+        sa.Column("sent_at", UtcDateTime(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["delivery_id"], ["delivery.id"], name=op.f("fk_audit_delivery_id")
+        ),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_audit_job_id")),
+        sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_audit_node_id")),
+        sa.ForeignKeyConstraint(["study_id"], ["study.id"], name=op.f("fk_audit_study_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
+        sa.UniqueConstraint(
+            "kind", "association_id", "study_id", name=op.f("uq_audit_kind_association_id_study_id")
+        ),
+    )
+    op.create_index("ix_audit_node_id_id", "audit", ["node_id", "id"], unique=False)
+    op.create_table(
+        "audit_sink",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("node_id", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("failing_since", UtcDateTime(), nullable=True),
+        sa.Column("retry_at", UtcDateTime(), nullable=True),
+        sa.Column("alarmed_at", UtcDateTime(), nullable=True),
+        sa.Column("seen_at", UtcDateTime(), nullable=True),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_audit_sink_node_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_sink")),
+        sa.UniqueConstraint("node_id", "name", name=op.f("uq_audit_sink_node_id_name")),
+    )
