@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dicomnode.domain.choosing import Verdict, choose_series, summary
+from dicomnode.domain.choosing import Verdict, choose_series
+from dicomnode.domain.describing import summary
 from dicomnode.domain.identifiers import SeriesUID, StudyUID
 from dicomnode.domain.records import Header, SeriesFacts
 from dicomnode.domain.series import Member, summarise

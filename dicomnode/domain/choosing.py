@@ -2,38 +2,29 @@
 
 First what a series is (never analysed: no CT, localizers, maps that are not HU), then which rule it
 gets, then whether it fits (orientation, coverage, size). Of the series that are left, one is taken
-for each model and Frame of Reference: the criteria of a table are applied one after the other, each
-keeps the best, until one series is left. So another series that is worse changes nothing, and the
-order in which series come decides nothing.
+for each model and Frame of Reference, the best (`ranking`). So another series that is worse changes
+nothing, and the order in which series come decides nothing.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from dicomnode.domain.describing import named, not_covered
 from dicomnode.domain.geometry import (
     coverage_mm,
     equivalent_slices,
     orientation_of,
-    thickness_mm,
     tilt_degrees,
 )
-from dicomnode.domain.kernels import Sharpness, sharpness
+from dicomnode.domain.ranking import rank, tie_break
 from dicomnode.domain.records import SeriesFacts
 from dicomnode.domain.routing import Choice, Rule, choose
 
 MINIMUM_SLICES = 4
-ENOUGH_COVERAGE = 0.8
-"""Part of the longest coverage among the candidates; less is only a part of what was examined."""
-THICKNESS_CLASSES_MM = (2.0, 3.5, 6.0)
-"""Series of one class are equally thin where the kernel decides between them."""
-
-LIKE_CT_KEV = 70.0
-"""Virtual monoenergetic images of it have values most like those at 120 kV."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +137,7 @@ def choose_series(
         A verdict for each Series Instance UID.
     """
     known = before or {}
-    series = sorted(study, key=_tie_break)
+    series = sorted(study, key=tie_break)
     verdicts: dict[str, Verdict] = {}
     groups: dict[tuple[str, str], list[_Candidate]] = {}
     for facts in series:
@@ -276,15 +267,15 @@ def _beside_done(rivals: Sequence[_Candidate], done: SeriesFacts) -> Iterable[Ve
             continue
         best = rank((item.facts, done))
         if best.order[0] == item.facts.series_uid:
-            says = f"better than {_named(done)}, which was analysed before this one came"
+            says = f"better than {named(done)}, which was analysed before this one came"
             yield _verdict(item, CAME_TOO_LATE, f"{_own_words(item)}; {says}", False)
         else:
             yield _beaten(item, done, best.lost_by[item.facts.series_uid])
 
 
 def _beaten(item: _Candidate, by: SeriesFacts, lost_by: str) -> Verdict:
-    says = lost_by + _not_covered(item.facts, by)
-    return _verdict(item, BETTER_CHOSEN, f"{_own_words(item)}, but {_named(by)} {says}", False)
+    says = lost_by + not_covered(item.facts, by)
+    return _verdict(item, BETTER_CHOSEN, f"{_own_words(item)}, but {named(by)} {says}", False)
 
 
 def _own_words(item: _Candidate) -> str:
@@ -297,161 +288,3 @@ def _verdict(item: _Candidate, code: str, why: str, chosen: bool) -> Verdict:
     return Verdict(
         series_uid=item.facts.series_uid, code=code, why=why, choice=replace(choice, why=why)
     )
-
-
-def _named(facts: SeriesFacts) -> str:
-    number = "" if facts.series_number is None else f" {facts.series_number}"
-    return f"series{number} ({facts.description or facts.series_uid})"
-
-
-def _not_covered(loser: SeriesFacts, winner: SeriesFacts) -> str:
-    """Say how much only the loser covers, where that can be compared."""
-    if loser.image.orientation != winner.image.orientation:
-        return ""
-    if None in (loser.first_mm, loser.last_mm, winner.first_mm, winner.last_mm):
-        return ""
-    before = max(0.0, (winner.first_mm or 0.0) - (loser.first_mm or 0.0))
-    after = max(0.0, (loser.last_mm or 0.0) - (winner.last_mm or 0.0))
-    if before + after < 20:
-        return ""
-    return f"; {before + after:.0f} mm are covered by this one alone (see `choose: all`)"
-
-
-# Facts that the criteria compare
-
-
-def _thickness_class(facts: SeriesFacts) -> int:
-    return sum(thickness_mm(facts) > limit + 1e-6 for limit in THICKNESS_CLASSES_MM)
-
-
-def _has_duplicates(facts: SeriesFacts) -> int:
-    return int(facts.places < facts.slices)
-
-
-def _has_gaps(facts: SeriesFacts) -> int:
-    gap, spacing = facts.largest_gap_mm, facts.spacing_mm
-    return int(gap is not None and spacing is not None and gap > 1.5 * spacing)
-
-
-def _tie_break(facts: SeriesFacts) -> tuple[float, str]:
-    number = math.inf if facts.series_number is None else facts.series_number
-    return number, facts.series_uid
-
-
-# The criteria
-
-
-@dataclass(frozen=True, slots=True)
-class _Criterion:
-    """Keeps those whose value is least."""
-
-    value: Callable[[SeriesFacts], float]
-    says: str
-    """Of a kept series, why it is better; {kept} and {lost} stand for what `show` shows of each."""
-    show: Callable[[SeriesFacts], str] = str
-    enough: float | None = None
-    """Where given, the value is a gain, and all that reach this part of the most are kept."""
-
-    def sentence(self, kept: SeriesFacts, lost: SeriesFacts) -> str:
-        return self.says.format(kept=self.show(kept), lost=self.show(lost))
-
-
-def _shown_coverage(facts: SeriesFacts) -> str:
-    return f"{coverage_mm(facts):g} mm"
-
-
-def _shown_thickness(facts: SeriesFacts) -> str:
-    return f"{thickness_mm(facts):g} mm"
-
-
-def _kernel(facts: SeriesFacts) -> str:
-    names = "/".join(facts.image.kernel)
-    if not names:
-        return "not stated"
-    kind = {Sharpness.SOFT: "soft", Sharpness.SHARP: "sharp", Sharpness.UNKNOWN: "unknown kind"}
-    return f"{names}, {kind[sharpness(facts.image.kernel)]}"
-
-
-def _energy_off(facts: SeriesFacts) -> float:
-    return abs((facts.kev or math.inf) - LIKE_CT_KEV) if facts.monoenergetic else 0.0
-
-
-CRITERIA: tuple[_Criterion, ...] = (
-    _Criterion(_has_duplicates, "has one image at each place"),
-    _Criterion(
-        coverage_mm, "covers {kept}, this one {lost}", _shown_coverage, enough=ENOUGH_COVERAGE
-    ),
-    _Criterion(_has_gaps, "has no gaps"),
-    _Criterion(
-        _energy_off, f"is nearer to {LIKE_CT_KEV:g} keV, where HU are most like those of CT"
-    ),
-    _Criterion(_thickness_class, "is thinner ({kept}, this one {lost})", _shown_thickness),
-    _Criterion(
-        lambda facts: float(sharpness(facts.image.kernel)),
-        "has a softer kernel ({kept}, this one {lost})",
-        _kernel,
-    ),
-    _Criterion(
-        lambda facts: facts.image.distance_from_original, "is nearer to the original reconstruction"
-    ),
-    _Criterion(thickness_mm, "is thinner ({kept}, this one {lost})", _shown_thickness),
-    _Criterion(
-        lambda facts: -coverage_mm(facts), "covers {kept}, this one {lost}", _shown_coverage
-    ),
-    _Criterion(lambda facts: float(facts.spacing_mm or 0.0), "has its slices closer together"),
-    _Criterion(lambda facts: _tie_break(facts)[0], "is as good and has the lower Series Number"),
-)
-"""In the order in which they are applied."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ranking:
-    """Series by preference: who is first, and by what each of the others has lost to it."""
-
-    order: tuple[str, ...]
-    """Series Instance UIDs: the best, then the others as they were put aside, last ones first."""
-    lost_by: Mapping[str, str]
-
-
-def rank(series: Iterable[SeriesFacts]) -> Ranking:
-    """Apply the criteria until one series is left; at least one must be given."""
-    left = sorted(series, key=_tie_break)
-    lost: list[tuple[SeriesFacts, _Criterion]] = []
-    for criterion in CRITERIA:
-        kept = _kept(criterion, left)
-        lost += [(item, criterion) for item in left if item not in kept]
-        left = kept
-    best = left[0]
-    says = {item.series_uid: criterion.sentence(best, item) for item, criterion in lost}
-    says |= {item.series_uid: "is as good and has the lower UID" for item in left[1:]}
-    order = [best, *left[1:], *(item for item, _ in reversed(lost))]
-    return Ranking(order=tuple(item.series_uid for item in order), lost_by=says)
-
-
-def _kept(criterion: _Criterion, left: Sequence[SeriesFacts]) -> list[SeriesFacts]:
-    values = [criterion.value(item) for item in left]
-    if criterion.enough is not None:
-        least = max(values) * criterion.enough
-        return [item for item, value in zip(left, values, strict=True) if value >= least]
-    best = min(values)
-    return [item for item, value in zip(left, values, strict=True) if value == best]
-
-
-def summary(facts: SeriesFacts) -> dict[str, Any]:
-    """Return what people want to know of a series beside its choice."""
-    thickness = thickness_mm(facts)
-    return {
-        "orientation": orientation_of(facts.image),
-        "slices": facts.slices,
-        "left_out": facts.left_out,
-        "thickness_mm": thickness if math.isfinite(thickness) else None,
-        "spacing_mm": facts.spacing_mm,
-        "coverage_mm": coverage_mm(facts),
-        "kernel": "/".join(facts.image.kernel),
-        "image_type": "/".join(facts.image.image_type),
-        "contrast": facts.image.contrast,
-        "kvp": facts.image.kvp,
-        "kev": facts.kev,
-        "monoenergetic": facts.monoenergetic,
-        "frame_of_reference_uid": facts.image.frame_of_reference_uid,
-    }

@@ -17,6 +17,7 @@ from dicomnode.domain import choosing
 from dicomnode.domain.admission import ATTENTION
 from dicomnode.domain.assembly import AssemblyPolicy, days_too_old
 from dicomnode.domain.choosing import Before, Standing, Verdict
+from dicomnode.domain.describing import summary
 from dicomnode.domain.images import ImageFacts, decode
 from dicomnode.domain.lifecycle import CANCELLED, CLOSED, DONE, LEASED, QUARANTINED, QUEUED, REFUSED
 from dicomnode.domain.records import SeriesFacts
@@ -251,7 +252,7 @@ def _record(
             chosen_model=verdict.choice.model,
             choice_code=verdict.code,
             choice=verdict.why,
-            summary=choosing.summary(facts),
+            summary=summary(facts),
         )
     )
     if verdict.code == INPUT_PURGED and row.choice_code != verdict.code:

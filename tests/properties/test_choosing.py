@@ -13,8 +13,8 @@ from dicomnode.domain.choosing import (
     ChoosingPolicy,
     Standing,
     choose_series,
-    rank,
 )
+from dicomnode.domain.ranking import rank
 from dicomnode.domain.records import SeriesFacts
 from dicomnode.domain.routing import Condition, Rule
 

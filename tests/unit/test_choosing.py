@@ -18,8 +18,8 @@ from dicomnode.domain.choosing import (
     Standing,
     Verdict,
     choose_series,
-    summary,
 )
+from dicomnode.domain.describing import summary
 from dicomnode.domain.reasons import REASONS
 from dicomnode.domain.records import SeriesFacts
 from dicomnode.domain.routing import Condition, Rule
