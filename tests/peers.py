@@ -58,7 +58,11 @@ def missing_peers(names: Iterable[str]) -> list[str]:
     npm, for Node 20 or newer) and `ohif` are known by name; any other name is a program on the
     path.
     """
-    programs = {"orthanc": ["Orthanc"], "dcmtk": ["storescu", "echoscu", "dsrdump", "dcmqrscp"]}
+    programs = {
+        "nginx": ["nginx"],
+        "orthanc": ["Orthanc"],
+        "dcmtk": ["storescu", "echoscu", "dsrdump", "dcmqrscp"],
+    }
     missing = []
     for name in names:
         if name == "postgres":
@@ -355,6 +359,59 @@ class Dcmqrscp:
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            self._process = None
+
+
+# nginx
+
+
+class Nginx:
+    """An nginx that serves what a `server` block says; its requests come from `source`.
+
+    Args:
+        folder: for its configuration, its logs and what it buffers.
+        server: the block, or several.
+        source: the address that it calls others from.
+    """
+
+    def __init__(self, folder: Path, server: str, source: str = HOST) -> None:
+        folder.mkdir(parents=True)
+        self.log = folder / "error.log"
+        self._config = folder / "nginx.conf"
+        self._process: subprocess.Popen[bytes] | None = None
+        user = "user root;\n" if os.geteuid() == 0 else ""  # pytest's folders are their owner's
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = "\n".join(f"{kind}_temp_path {folder / kind};" for kind in kinds)
+        self._config.write_text(
+            f"{user}daemon off;\nmaster_process on;\npid {folder / 'pid'};\nerror_log {self.log};\n"
+            f"events {{}}\nhttp {{\naccess_log off;\n{temporary}\nproxy_bind {source};\n"
+            f"{server}\n}}\n"
+        )
+
+    def start(self, port: int) -> None:
+        """Start it and wait until it listens on a port."""
+        with self.log.open("ab") as log:
+            program = shutil.which("nginx", path=SYSTEM_PATH)
+            assert program is not None
+            self._process = subprocess.Popen(
+                [program, "-c", str(self._config), "-e", str(self.log)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(lambda: self._listens(port), 20, f"nginx listens: {self.log}")
+
+    def _listens(self, port: int) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"nginx ended: {tail(self.log)}"
+        with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1):
+            return True
+        return False
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process is not None:
+            end(self._process)
             self._process = None
 
 
