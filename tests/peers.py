@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -407,6 +408,62 @@ class Nginx:
         with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1):
             return True
         return False
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process is not None:
+            end(self._process)
+            self._process = None
+
+
+# Prometheus
+
+
+class Prometheus:
+    """A Prometheus on loopback with a configuration file; what it stores is in the folder."""
+
+    def __init__(self, folder: Path, config: Path) -> None:
+        self.port = free_port()
+        self.log = folder / "prometheus.log"
+        self._folder = folder
+        self._config = config
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    "prometheus",
+                    f"--config.file={self._config}",
+                    f"--storage.tsdb.path={self._folder / 'data'}",
+                    f"--web.listen-address={HOST}:{self.port}",
+                    "--log.level=warn",
+                ],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self._is_ready, 30, f"Prometheus is ready: {self.log}")
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"Prometheus ended: {tail(self.log)}"
+        with contextlib.suppress(OSError):
+            return b"eady" in self._ask("/-/ready")
+        return False
+
+    def _ask(self, path: str) -> bytes:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://{HOST}:{self.port}{path}", timeout=10) as answer:
+            return bytes(answer.read())
+
+    def get(self, path: str, **query: str) -> Any:
+        """Return the data of an answer of its API."""
+        found = json.loads(self._ask(f"/api/v1/{path}?{urllib.parse.urlencode(query)}"))
+        assert found["status"] == "success", found
+        return found["data"]
 
     def stop(self) -> None:
         """End it."""

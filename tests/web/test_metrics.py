@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ledger_kit import analysed, deliver_all, header, receive, settle, taken
+from monitoring_kit import MONITORING, expressions
 from prometheus_client.parser import text_string_to_metric_families
 from web_kit import Web
 
@@ -17,7 +17,6 @@ from dicomnode.domain.outcomes import Refuse
 from dicomnode.ledger import Ledger, associations, presence, steering
 from dicomnode.web.metrics import Metrics
 
-MONITORING = Path(__file__).parents[2] / "config/monitoring"
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -107,15 +106,6 @@ def test_no_label_says_who_the_patient_is(web: Web, ledger: Ledger) -> None:
     assert "1.2.3" not in text
 
 
-def expressions() -> list[str]:
-    alerts = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
-    board = json.loads((MONITORING / "grafana.json").read_text())
-    found = [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
-    found += [target["expr"] for panel in board["panels"] for target in panel["targets"]]
-    found += [item["query"] for item in board["templating"]["list"] if item["type"] == "query"]
-    return found
-
-
 def test_dashboard_and_alerts_name_metrics_and_labels_that_exist(
     web: Web, ledger: Ledger, clock: Any
 ) -> None:
@@ -148,6 +138,6 @@ def test_a_wrong_name_would_be_found() -> None:
     assert "dicomnode_step_seconds_bucket" in Metrics().names()
 
 
-@pytest.mark.parametrize("name", ["alerts.yaml", "prometheus.yaml"])
+@pytest.mark.parametrize("name", ["alerts.yaml", "alerts.test.yaml", "prometheus.yaml"])
 def test_the_files_are_yaml(name: str) -> None:
     assert isinstance(yaml.safe_load((MONITORING / name).read_text()), dict)
