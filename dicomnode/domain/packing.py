@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Packed:
-    """A base of frozen dataclasses with slots and at least two fields."""
+    """A base of frozen dataclasses with slots."""
 
     __slots__ = ()
 
@@ -27,7 +27,9 @@ class Packed:
 def _slots(cls: Any) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[Callable[..., None], ...]]:
     """Return what reads all values of a record, and what sets each."""
     names = [field.name for field in fields(cls)]
-    return attrgetter(*names), tuple(getattr(cls, name).__set__ for name in names)
+    read = attrgetter(*names)
+    setters = tuple(getattr(cls, name).__set__ for name in names)
+    return (read if len(names) > 1 else lambda record: (read(record),)), setters
 
 
 def _unpack(cls: Any, values: tuple[Any, ...]) -> Any:

@@ -60,14 +60,14 @@ class Welcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Expect:
+class Expect(Packed):
     """An instance of this UID is coming: does the ledger know of it? Answered by `Expected`."""
 
     sop_instance_uid: str
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(Packed):
     """What is to be done when the instance is whole and synchronised."""
 
     is_new: bool
@@ -93,7 +93,7 @@ class Store(Packed):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Packed):
     """An instance whose peer hears Success: its sealed file will get its row. Not answered."""
 
     store: Store
