@@ -29,6 +29,7 @@ _MAX_KEPT_IN_ALL = 1 << 18
 _MAX_SEQUENCE = 1 << 16
 """Bytes of a sequence of undefined length that is stepped over."""
 _MAX_DEPTH = 16
+_PIECE = 1 << 13
 
 _explicit = struct.Struct("<HH2sH").unpack_from
 _implicit = struct.Struct("<HHI").unpack_from
@@ -89,6 +90,11 @@ class Scanner:
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes, while `is_searching`."""
+        for start in range(0, len(data), _PIECE):
+            if self.is_searching:  # the pixels of a large piece are not copied
+                self._take(data[start : start + _PIECE])
+
+    def _take(self, data: bytes | memoryview) -> None:
         if self._skip:
             step = min(self._skip, len(data))
             self._skip -= step
