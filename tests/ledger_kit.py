@@ -32,6 +32,7 @@ from dicomnode.ledger import (
     Ledger,
     Transaction,
     closing,
+    completing,
     deliveries,
     intake,
     jobs,
@@ -236,7 +237,7 @@ def finish(
 ) -> bool:
     """Record a result set of a job; `results`: these, and not invented ones of the kinds."""
     with ledger.transaction() as tx:
-        return jobs.finish(
+        return completing.finish(
             tx,
             job,
             results_of(job, kinds) if results is None else results,

@@ -26,7 +26,7 @@ from dicomnode.domain.plans import FILES, file_name
 from dicomnode.domain.records import StoredResult
 from dicomnode.domain.routing import Choice
 from dicomnode.instances import file_prefix
-from dicomnode.ledger import Ledger, jobs, nodes
+from dicomnode.ledger import Ledger, completing, nodes
 from dicomnode.ledger.schema import upgrade
 from dicomnode.ledger.tables import delivery, destination, event, result
 from dicomnode.services.common import Context
@@ -155,7 +155,7 @@ class Sending:
                 )
             )
         with self.ledger.transaction() as tx:
-            assert jobs.finish(
+            assert completing.finish(
                 tx,
                 job,
                 made,

@@ -24,7 +24,7 @@ from dicomnode.domain.records import Job, StoredResult
 from dicomnode.domain.routing import may_receive
 from dicomnode.engines.local import LocalEngine, Stopped
 from dicomnode.errors import EngineError, LedgerError, Refusal
-from dicomnode.ledger import jobs
+from dicomnode.ledger import completing, jobs
 from dicomnode.services.common import BEAT_SECONDS, Context, beat_until_stopped, role
 from dicomnode.settings import Settings
 from dicomnode.spool import Spool
@@ -88,7 +88,7 @@ class Worker:
         self._settings = self._context.settings  # the same until this job is done
         with self._context.ledger.transaction() as tx:
             job = jobs.claim(tx, self._worker, self._lease, self._not_models)
-            predecessors = () if job is None else jobs.predecessors(tx, job)
+            predecessors = () if job is None else completing.predecessors(tx, job)
         if job is None:
             return False
         started = time.monotonic()
@@ -188,7 +188,7 @@ class Worker:
             )
         allowed, refused = self._split_destinations(job, analysis.demonstration)
         with self._context.ledger.transaction() as tx:
-            ours = jobs.finish(
+            ours = completing.finish(
                 tx,
                 job,
                 stored,

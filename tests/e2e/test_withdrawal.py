@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from dicomnode import pipeline
 from dicomnode.demo.series import write_series
 from dicomnode.domain.records import StoredResult
-from dicomnode.ledger import jobs
+from dicomnode.ledger import completing
 from dicomnode.ledger.tables import event
 
 pytestmark = pytest.mark.peer("orthanc", "dcmtk")
@@ -36,7 +36,7 @@ def work(node: Node) -> None:
     """Do what the work role does, with a predictor that takes no time."""
     job = claimed(node.ledger)
     with node.ledger.transaction() as tx:
-        predecessors = jobs.predecessors(tx, job)
+        predecessors = completing.predecessors(tx, job)
     given = plan(
         job_id=str(job.id),
         analysed_at=job.analysed_at,

@@ -32,7 +32,7 @@ from dicomnode.domain.outcomes import Refuse, Retry
 from dicomnode.domain.plans import ModelOptions
 from dicomnode.domain.records import Job, SeriesFacts
 from dicomnode.domain.routing import Choice
-from dicomnode.ledger import Ledger, actions, associations, closing, jobs, nodes
+from dicomnode.ledger import Ledger, actions, associations, closing, completing, jobs, nodes
 from dicomnode.ledger.tables import delivery, event, job, result, series, study
 
 CRASH = Retry("WORKER_CRASHED", "the process ended")
@@ -362,7 +362,7 @@ def _generation_2(ledger: Ledger, clock: Any) -> Job:
 def test_the_first_report_has_no_predecessor(ledger: Ledger, clock: Any, queued: None) -> None:
     first = claimed(ledger)
     with ledger.transaction() as tx:
-        assert jobs.predecessors(tx, first) == ()
+        assert completing.predecessors(tx, first) == ()
 
 
 def test_a_report_names_the_delivered_one_that_it_replaces(ledger: Ledger, clock: Any) -> None:
@@ -370,7 +370,7 @@ def test_a_report_names_the_delivered_one_that_it_replaces(ledger: Ledger, clock
     assert deliver_all(ledger) == 2
     second = _generation_2(ledger, clock)
     with ledger.transaction() as tx:
-        (found,) = jobs.predecessors(tx, second)
+        (found,) = completing.predecessors(tx, second)
     assert (found.study_uid, found.series_uid) == ("1.2", f"2.25.{first.id}")
     assert (found.sop_class_uid, found.sop_instance_uid) == ("1.2.840.1", f"2.25.{first.id}.1")
 
@@ -379,7 +379,7 @@ def test_a_report_that_nobody_got_is_no_predecessor(ledger: Ledger, clock: Any) 
     analysed(ledger, clock, header("1.1"))
     second = _generation_2(ledger, clock)
     with ledger.transaction() as tx:
-        assert jobs.predecessors(tx, second) == ()
+        assert completing.predecessors(tx, second) == ()
 
 
 def test_the_newest_delivered_report_is_the_predecessor(ledger: Ledger, clock: Any) -> None:
@@ -394,5 +394,5 @@ def test_the_newest_delivered_report_is_the_predecessor(ledger: Ledger, clock: A
     third = claimed(ledger)
     assert third.generation == 3
     with ledger.transaction() as tx:
-        (found,) = jobs.predecessors(tx, third)
+        (found,) = completing.predecessors(tx, third)
     assert found.sop_instance_uid == f"2.25.{second.id}.1"
