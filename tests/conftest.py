@@ -18,6 +18,7 @@ import peers
 import pytest
 from nodes import Node
 from peers import Dcmqrscp, Dcmtk, Orthanc, Postgres
+from repositories import Rsyslog
 from sqlalchemy import text
 
 from dicomnode.ledger import Ledger, nodes
@@ -128,6 +129,18 @@ def start_dcmqrscp(tmp_path: Path) -> Iterator[Callable[..., Dcmqrscp]]:
     yield start
     for archive in started:
         archive.kill()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Rsyslog]:
+    """An audit record repository that runs: rsyslog."""
+    _require("rsyslog")
+    made = Rsyslog(tmp_path / "repository")
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kill()
 
 
 @pytest.fixture

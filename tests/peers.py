@@ -56,8 +56,8 @@ def missing_peers(names: Iterable[str]) -> list[str]:
     """Return which of the named peers this machine lacks.
 
     `orthanc`, `orthanc-dicomweb` (its plugin), `postgres`, `dcmtk`, `cornerstone` (packages of
-    npm, for Node 20 or newer) and `ohif` are known by name; any other name is a program on the
-    path.
+    npm, for Node 20 or newer), `ohif` and `rsyslog` (with TLS) are known by name; any other name
+    is a program on the path.
     """
     programs = {
         "nginx": ["nginx"],
@@ -72,6 +72,9 @@ def missing_peers(names: Iterable[str]) -> list[str]:
             there = DICOM_WEB_PLUGIN.is_file()
         elif name == "ohif":
             there = OHIF.is_dir()
+        elif name == "rsyslog":
+            plugin = any(Path("/usr/lib").glob("*/rsyslog/lmnsd_gtls.so"))
+            there = plugin and shutil.which("rsyslogd", path=SYSTEM_PATH) is not None
         elif name == "cornerstone":
             there = CORNERSTONE.is_dir() and _node_version() >= 20
         elif name in programs:

@@ -7,9 +7,12 @@ Only then the lot counts as kept; whatever ends otherwise is sent once more.
 
 from __future__ import annotations
 
-import contextlib
+import array
+import fcntl
 import socket
 import ssl
+import termios
+import time
 from collections.abc import Sequence
 
 from dicomnode.domain.audit_policy import AuditSyslog, frame
@@ -47,6 +50,7 @@ def _send_datagrams(policy: AuditSyslog, messages: Sequence[bytes]) -> None:
 
 
 def _send_over_tls(policy: AuditSyslog, messages: Sequence[bytes]) -> None:
+    over_at = time.monotonic() + policy.timeout_seconds
     try:
         context = tls.client_context(policy.tls)
         where = (policy.host, policy.port)
@@ -56,14 +60,29 @@ def _send_over_tls(policy: AuditSyslog, messages: Sequence[bytes]) -> None:
     name = policy.tls.server_name or policy.host
     try:
         with connection:
+            _limit(connection, over_at)
+            # The handshake's failures say what is wrong with a certificate.
             secured = context.wrap_socket(connection, server_hostname=name)
             with secured:
+                _limit(secured, over_at)
                 secured.sendall(b"".join(map(frame, messages)))
+                _limit(secured, over_at)
                 _take_leave(secured)
+    except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError) as error:
+        wants = "" if policy.tls.certificate else "; does it want a client certificate?"
+        raise SyslogError(f"it closed the connection before the end{wants}") from error
     except (ssl.SSLError, ValueError) as error:
         raise SyslogError(tls.explain(error)) from error
     except OSError as error:
         raise SyslogError(_why(error)) from error
+
+
+def _limit(connection: socket.socket, over_at: float) -> None:
+    """Give the next step what is left of the time."""
+    left = over_at - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    connection.settimeout(left)
 
 
 def _take_leave(secured: ssl.SSLSocket) -> None:
@@ -71,11 +90,18 @@ def _take_leave(secured: ssl.SSLSocket) -> None:
     try:
         plain = secured.unwrap()
     except ssl.SSLEOFError:
-        # It closed the connection itself, in good order, without a word: it has read ours.
+        # It closed the connection without a word. Was it in good order, or had it gone before?
+        if _unacknowledged_bytes(secured):
+            raise
         return
-    with contextlib.suppress(OSError):
-        plain.shutdown(socket.SHUT_WR)
     plain.close()
+
+
+def _unacknowledged_bytes(connection: socket.socket) -> int:
+    """Return how many bytes the peer's TCP has not acknowledged; one that is gone never will."""
+    count = array.array("i", [0])
+    fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, count)
+    return count[0]
 
 
 def _why(error: Exception) -> str:
