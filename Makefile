@@ -11,7 +11,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 OHIF := tests/viewers/ohif/package/dist/index.html
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: audit-dependencies demo docs test npm ohif test-install test-start test-viewer test-web test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-web bench-gpu soak soak-kill clean
+.PHONY: audit-dependencies demo docs freeze-fixture test npm ohif test-install test-start test-viewer test-web test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-web bench-gpu soak soak-kill clean
 
 demo: $(VENV)/.work
 	$(BIN)/dicomnode demo
@@ -76,6 +76,10 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# What the newest schema leaves on a disk, packed for the versions to come; needs Orthanc.
+freeze-fixture: $(VENV)/.test
+	$(BIN)/python tests/upgrade_kit.py
+
 # Known vulnerabilities of what is installed; says so where no data on them can be reached.
 audit-dependencies: $(VENV)/.test
 	$(BIN)/python tests/audit_dependencies.py
@@ -113,7 +117,7 @@ bench-receive: $(VENV)/.test
 	DICOMNODE_LARGE=1 $(BIN)/python -m pytest -k gigabyte tests/integration/test_receive_load.py
 
 # Studies from four senders at once, with inference and Orthanc as the archive: speed, and the memory
-# of each process. Some 20 minutes on two cores.
+# of each process. Some 15 minutes on two idle cores; DICOMNODE_HURRIED=1 where others use them, too.
 STUDIES ?= 100
 SLICES ?= 100
 MATRIX ?= 128

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from nodes import Node, Status
 from peers import Orthanc, wait_until
-from processes import processes
+from processes import hurry, processes
 from pydicom.filereader import read_dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from scu import RejectedError, Scu, Wire, scu
@@ -178,12 +178,7 @@ class Killer:
 
     def hurry(self) -> None:
         """Let analyses compute like others do; else they wait for all that this machine does."""
-        for pid in self.processes().get("analysis", []):
-            for thread in Path(f"/proc/{pid}/task").glob("*"):
-                with suppress(OSError):
-                    os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))
-            with suppress(OSError):
-                Path(f"/proc/{pid}/autogroup").write_text("-10", encoding="ascii")
+        hurry(self.processes().get("analysis", []))
 
     def strike(self) -> str:
         """Kill something that lives; return what."""

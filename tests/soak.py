@@ -27,7 +27,7 @@ import numpy as np
 from kills import prove_results, study_uid
 from nodes import Node
 from peers import HOST, Dcmtk, Orthanc, tail
-from processes import MemoryWatch, Trend
+from processes import MemoryWatch, Trend, hurry, processes
 from scu import Wire
 from sqlalchemy import select
 
@@ -58,6 +58,8 @@ class Size:
     senders: int = 4
     quiet_seconds: float = 10.0
     """After the last instance; by it alone a study is known to be whole here."""
+    hurried: bool = False
+    """The analysis does not give way: where others use this machine, it would wait for them."""
 
 
 @dataclass(slots=True)
@@ -259,6 +261,7 @@ class Report:
              f"{self.size.matrix}x{self.size.matrix}"),
             ("senders at once", str(self.size.senders)),
             ("quiet time that closes a study", f"{self.size.quiet_seconds:g} s"),
+            ("the analysis gives way to others", "no" if self.size.hurried else "yes"),
             ("time", f"{self.seconds / 60:.1f} min"),
             ("instances acknowledged", f"{instances}"),
             ("the same, over the whole run", f"{instances / self.seconds:.1f} /s"),
@@ -319,6 +322,8 @@ def soak(node: Node, orthanc: Orthanc, size: Size, say: Callable[[str], None]) -
                     say(f"{now - began:6.0f} s: {len(stored)} of {size.studies} studies stored")
                     told = now + 10.0
                 refuse_faults(node)
+                if size.hurried:
+                    hurry(processes(node).get("analysis", []))
         finally:
             senders.end()
         seconds = time.monotonic() - began

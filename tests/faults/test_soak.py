@@ -16,6 +16,7 @@ pytestmark = pytest.mark.peer("orthanc", "dcmtk")
 STUDIES = int(os.environ.get("DICOMNODE_STUDIES", "4"))
 SLICES = int(os.environ.get("DICOMNODE_SLICES", "20"))
 MATRIX = int(os.environ.get("DICOMNODE_MATRIX", "64"))
+HURRIED = bool(os.environ.get("DICOMNODE_HURRIED"))
 LONG = 50
 """Studies from which on the memory of each process is judged."""
 
@@ -30,7 +31,7 @@ def test_every_study_is_stored_once_nothing_is_lost_and_memory_is_flat(
     node: Callable[..., Node], orthanc: Orthanc
 ) -> None:
     quiet = 10.0 if STUDIES >= LONG else 4.0
-    size = Size(studies=STUDIES, slices=SLICES, matrix=MATRIX, quiet_seconds=quiet)
+    size = Size(studies=STUDIES, slices=SLICES, matrix=MATRIX, quiet_seconds=quiet, hurried=HURRIED)
     running = node(archive=orthanc, quiet_seconds=quiet, overrides=overrides(size))
     add_reader(running)
     running.start("run")
