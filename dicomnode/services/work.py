@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
 
 from dicomnode.domain.alternatives import needed, reports
 from dicomnode.domain.economy import economise
@@ -25,11 +23,12 @@ from dicomnode.domain.routing import may_receive
 from dicomnode.engines.local import LocalEngine, Stopped
 from dicomnode.errors import EngineError, LedgerError, Refusal
 from dicomnode.ledger import completing, jobs
-from dicomnode.services.common import BEAT_SECONDS, Context, beat_until_stopped, role
+from dicomnode.services.common import Context, beat_until_stopped, role
+from dicomnode.services.crew import Crew
+from dicomnode.services.devices import devices, left_to_others
+from dicomnode.services.lease import Heartbeat
 from dicomnode.settings import Settings
 from dicomnode.spool import Spool
-from inference.catalog import CatalogError, load_catalog
-from inference.devices import ask_gpus, for_others, ram_memory_gib
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ class Worker:
     ) -> None:
         self._context = context
         self._engine = engine
-        self._device = device
+        self.device = device
         self._not_models = not_models
         self._settings = context.settings
         self._lease = timedelta(seconds=context.settings.work.lease_seconds)
@@ -110,7 +109,7 @@ class Worker:
             predecessors=predecessors,
             model_folders=tuple(str(path) for path in self._settings.work.model_folders),
             weights_folder=str(self._settings.weights_folder),
-            device=self._device,
+            device=self.device,
             threads=economy.threads,
             thrifty=economy.thrifty,
             economy=economy.finding() if economy.sentence else None,
@@ -135,10 +134,10 @@ class Worker:
 
     def _analyze(self, job: Job, plan: Plan) -> str:
         self.doing = f"analyses job {job.id}"
-        with _Heartbeat(self._context, job, self._lease) as beat:
+        with Heartbeat(self._context, job, self._lease) as beat:
             return self._analyze_and_record(job, plan, beat)
 
-    def _analyze_and_record(self, job: Job, plan: Plan, beat: _Heartbeat) -> str:
+    def _analyze_and_record(self, job: Job, plan: Plan, beat: Heartbeat) -> str:
         paths = [self._context.spool.path(path) for path in job.paths]
         try:
             with self._context.spool.workspace() as folder:
@@ -259,88 +258,6 @@ def _store(spool: Spool, path: str, item: ResultInstance) -> tuple[str, int]:
     return digest, size
 
 
-class _Heartbeat:
-    """Keeps a lease alive until the results are recorded, and knows when to end.
-
-    It beats from a thread of its own: taking over and writing the results of thousands of slices
-    may last longer than a lease.
-    """
-
-    def __init__(self, context: Context, job: Job, lease: timedelta) -> None:
-        self._context = context
-        self._job = job
-        self._lease = lease
-        self._every = min(BEAT_SECONDS, lease.total_seconds() / 4)
-        self._stage, self._fraction = "starting", 0.0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"heartbeat of job {job.id}")
-        self.lost = False
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self.lost and not self._done.wait(self._every):
-            self._beat()
-
-    def report(self, stage: str, fraction: float) -> None:
-        """Take note of the progress; it goes to the ledger with the next beat."""
-        changed = stage != self._stage
-        self._stage, self._fraction = stage, fraction
-        if changed:
-            self._beat()
-
-    def keep_going(self) -> bool:
-        """Whether the lease is held and the role is not to stop."""
-        return not self.lost and not self._context.stop.is_set()
-
-    def _beat(self) -> None:
-        try:
-            with self._context.ledger.transaction() as tx:
-                self.lost = not jobs.heartbeat(
-                    tx, self._job, self._lease, self._stage, self._fraction
-                )
-        except LedgerError:
-            log.exception("LEDGER_UNAVAILABLE")  # the lease may yet hold; the fence decides
-
-
-def devices(chosen: tuple[str, ...], nodes: Path = Path("/dev")) -> tuple[str, ...]:
-    """Return the devices to work on, a worker each.
-
-    Args:
-        chosen: as `work.devices` says; `auto` is every NVIDIA GPU of this machine, or the CPU
-            where there is none.
-        nodes: where the device nodes are. The dispatcher loads no library that could be asked.
-    """
-    if "auto" not in chosen:
-        return tuple(dict.fromkeys(chosen))
-    count = sum(1 for _ in nodes.glob("nvidia[0-9]*"))
-    return tuple(f"cuda:{index}" for index in range(count)) or ("cpu",)
-
-
-def left_to_others(settings: Settings, chosen: tuple[str, ...]) -> dict[str, frozenset[str]]:
-    """Return for each device the models whose memory another device of this node has, and it not.
-
-    What cannot be found out is left to nobody else: the analysis itself looks before it loads.
-    """
-    if len(chosen) < 2:
-        return {}
-    try:
-        catalog = load_catalog(settings.work.model_folders, settings.weights_folder)
-        models = {card.id: card.requires for card in catalog.cards.values()}
-        needed = any(requires.gpu_memory_gib is not None for requires in models.values())
-        gpus = ask_gpus() if needed else ()
-    except (CatalogError, OSError) as error:
-        log.warning("DEVICES_NOT_COMPARED", extra={"fields": {"why": str(error)[:200]}})
-        return {}
-    return for_others(models, chosen, ram_gib=ram_memory_gib(), gpus_gib=gpus)
-
-
 def run(settings: Settings, config: Path | None = None) -> None:
     """Work until the role is to stop, with a worker and an analysis process a device."""
     with role(settings, NAME, config) as context:
@@ -363,12 +280,10 @@ def run(settings: Settings, config: Path | None = None) -> None:
             log.info("TMP_CLEARED", extra={"fields": {"files": removed}})
         for worker in workers:
             worker.take_back_own()
-        threads = [threading.Thread(target=worker.run_until_stopped) for worker in workers]
-        for thread in threads:
-            thread.start()
+        loops = {f"worker of {one.device}": one.run_until_stopped for one in workers}
+        crew = Crew(context, lambda: loops)
+        crew.keep()
         try:
             beat_until_stopped(context, NAME, lambda: "; ".join(one.doing for one in workers))
         finally:
-            context.stop.set()
-            for thread in threads:
-                thread.join()
+            crew.end()

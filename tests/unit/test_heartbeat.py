@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from dicomnode.errors import LedgerError
-from dicomnode.services import work
+from dicomnode.services import lease as service
+from dicomnode.services.lease import Heartbeat
 
 
 class Ledger:
@@ -36,14 +37,14 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
         tx.beats.append((stage, fraction))
         return tx.is_ours
 
-    monkeypatch.setattr(work.jobs, "heartbeat", heartbeat)
+    monkeypatch.setattr(service.jobs, "heartbeat", heartbeat)
     return Ledger()
 
 
-def heart(ledger: Ledger, lease: float = 0.2) -> work._Heartbeat:
+def heart(ledger: Ledger, lease: float = 0.2) -> Heartbeat:
     context = SimpleNamespace(ledger=ledger, stop=threading.Event())
     job = SimpleNamespace(id=1)
-    return work._Heartbeat(context, job, timedelta(seconds=lease))  # type: ignore[arg-type]
+    return Heartbeat(context, job, timedelta(seconds=lease))  # type: ignore[arg-type]
 
 
 def until(true: Any) -> None:

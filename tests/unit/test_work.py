@@ -19,8 +19,9 @@ from dicomnode.domain.identifiers import (
     TransferSyntaxUID,
 )
 from dicomnode.domain.plans import ResultInstance
+from dicomnode.services import devices as service
 from dicomnode.services import work
-from dicomnode.services.work import devices, left_to_others
+from dicomnode.services.devices import devices, left_to_others
 from dicomnode.settings import Settings, parse
 from dicomnode.spool import Spool
 
@@ -57,10 +58,10 @@ def two_models(tmp_path: Path) -> Settings:
 def test_jobs_go_to_the_device_that_has_the_memory(
     two_models: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "ask_gpus", lambda: (11.9, 24.0))
+    monkeypatch.setattr(service, "ask_gpus", lambda: (11.9, 24.0))
     left = left_to_others(two_models, ("cuda:0", "cuda:1"))
     assert left == {"cuda:0": {"large"}, "cuda:1": frozenset()}
-    monkeypatch.setattr(work, "ask_gpus", lambda: (8.0, 8.0))
+    monkeypatch.setattr(service, "ask_gpus", lambda: (8.0, 8.0))
     left = left_to_others(two_models, ("cuda:0", "cuda:1"))
     assert left == {"cuda:0": frozenset(), "cuda:1": frozenset()}
 
@@ -68,7 +69,7 @@ def test_jobs_go_to_the_device_that_has_the_memory(
 def test_a_single_device_takes_everything_and_nobody_is_asked(
     two_models: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "ask_gpus", lambda: pytest.fail("asked"))
+    monkeypatch.setattr(service, "ask_gpus", lambda: pytest.fail("asked"))
     assert left_to_others(two_models, ("cpu",)) == {}
 
 
@@ -78,7 +79,7 @@ def test_gpus_that_cannot_be_asked_are_compared_with_nothing(
     def fail() -> tuple[float, ...]:
         raise OSError("no driver")
 
-    monkeypatch.setattr(work, "ask_gpus", fail)
+    monkeypatch.setattr(service, "ask_gpus", fail)
     assert left_to_others(two_models, ("cuda:0", "cuda:1")) == {}
     assert "DEVICES_NOT_COMPARED" in caplog.text
 
@@ -136,3 +137,19 @@ def test_a_result_is_taken_over_as_a_file_or_written_from_its_bytes(tmp_path: Pa
     assert spool.path("results/1/1.6.dcm").read_bytes() == b"segmentation"
     assert spool.path("results/1/1.3.dcm").read_bytes() == b"report"
     assert list(spool.tmp.iterdir()) == []
+
+
+def test_a_fault_of_the_software_ends_the_role_and_not_only_its_worker(tmp_path: Path) -> None:
+    config = tmp_path / "dicomnode.yaml"
+    config.write_text(f"storage: {{folder: {tmp_path / 'state'}}}\nwork: {{devices: [cpu]}}\n")
+    program = (
+        "from pathlib import Path; from dicomnode.services import work\n"
+        "from dicomnode.settings import load\n"
+        "work.Worker._run_one = lambda self: 1 / 0\n"
+        f"work.run(load(Path({str(config)!r})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
