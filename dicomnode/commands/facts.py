@@ -11,9 +11,20 @@ from rich.console import Console
 
 from dicomnode import views
 from dicomnode.commands import completing
-from dicomnode.commands.common import AsJson, Config, ConfigOption, out, say, settings_of
+from dicomnode.commands.common import (
+    DONE,
+    FAILED,
+    AsJson,
+    Config,
+    ConfigOption,
+    out,
+    say,
+    settings_of,
+    tell,
+)
 from dicomnode.errors import SettingsError
 from dicomnode.settings import load
+from dicomnode.shapes import Health
 
 
 def _state(life: str) -> Any:
@@ -132,4 +143,33 @@ def deliveries(
     _show(config, "delivery", state, limit, as_json, views.print_deliveries)
 
 
-COMMANDS = (status, studies, jobs, deliveries)
+def health(
+    config: Config = None,
+    config_option: ConfigOption = None,
+    roles: Annotated[
+        str,
+        typer.Option(help="Those that have to run, with blanks between.", envvar="DICOMNODE_ROLES"),
+    ] = "receive tick work send web",
+    as_json: AsJson = False,
+) -> None:
+    """Say whether roles of this node live; for containers and monitors.
+
+    Ends with 1 where one of them gave no sign of life for 30 seconds.
+
+    For example: dicomnode health dicomnode.yaml --roles "receive tick"
+    """
+    from dicomnode.ledger import Ledger, overview
+
+    settings = settings_of(config, config_option)
+    ledger = Ledger(settings.ledger_url, settings.node.id)
+    with ledger.transaction() as tx:
+        silent = overview.silent_roles(tx, roles.split())
+    if as_json:
+        facts: Health = {"node_id": settings.node.id, "silent": silent}
+        say(facts)
+    else:
+        tell(f"no sign of life: {' '.join(silent)}" if silent else "all live")
+    raise typer.Exit(FAILED if silent else DONE)
+
+
+COMMANDS = (status, health, studies, jobs, deliveries)

@@ -70,6 +70,13 @@ def overview(tx: Transaction, *, limit: int = 20, rules: AssociationRules | None
     }
 
 
+def silent_roles(tx: Transaction, roles: Sequence[str]) -> list[str]:
+    """Return which of these roles of this node gave no sign of life of late, in their order."""
+    rows = tx.connection.execute(select(worker).where(worker.c.node_id == tx.node_id))
+    alive = {row.role for row in rows if tx.now - row.seen_at <= SILENT_AFTER}
+    return [role for role in roles if role not in alive]
+
+
 def listing(tx: Transaction, what: str, *, states: Sequence[str], limit: int) -> list[Facts]:
     """Return studies, jobs or deliveries, newest first.
 

@@ -36,6 +36,13 @@ class Tried(TypedDict):
     series: list[Trial]
 
 
+class Health(TypedDict):
+    """Which roles of this node gave no sign of life, of those that have to run."""
+
+    node_id: str
+    silent: list[str]
+
+
 class Echo(TypedDict):
     """Whether a destination or peer answers: DONE, or a code of operating.md."""
 
@@ -289,6 +296,7 @@ class Commissioned(TypedDict):
 SHAPES: dict[str, Any] = {
     "status": Overview,
     "status --study": StudyEvents,
+    "health": Health,
     "studies": list[Study],
     "jobs": list[Job],
     "deliveries": list[Delivery],

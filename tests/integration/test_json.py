@@ -74,6 +74,8 @@ def say(node: Node) -> Say:
 
 def test_the_ledgers_facts(say: Say) -> None:
     overview = say("status")
+    silent = say("health", "--roles", "work send", code=1)
+    assert silent == {"node_id": "node-1", "silent": ["work", "send"]}
     assert {row["state"] for row in overview["studies"]} == {"CLOSED", "HELD"}
     # Nothing of this would be compared if the lists were empty.
     for name in ("roles", "nodes", "attention", "series", "jobs", "deliveries", "destinations"):

@@ -5,15 +5,11 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
-import os
 import re
-import subprocess
-import sys
 import tomllib
 import types
 import typing
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +23,7 @@ from dicomnode import cli
 from dicomnode.domain.lifecycle import LIVES
 from dicomnode.domain.reasons import REASONS
 from dicomnode.instances.signs import REJECTION_CODES
-from dicomnode.ledger import Ledger, nodes, presence
-from dicomnode.ledger.schema import upgrade
 from dicomnode.ledger.tables import metadata
-from dicomnode.services.supervise import ROLES
 from dicomnode.settings import Settings, parse
 from inference.card_document import CardDocument
 
@@ -360,59 +353,3 @@ def test_the_import_contracts_are_those_of_the_project() -> None:
 def test_every_decision_is_listed() -> None:
     listed = re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", PAGES["docs/adr/README.md"].read_text())
     assert listed == sorted(path.name for path in (ROOT / "docs/adr").glob("0*.md"))
-
-
-# The image
-
-
-def instruction(name: str) -> str:
-    """Return an instruction of the Dockerfile with its lines joined."""
-    joined = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
-    (found,) = re.findall(rf"^{name} (.+)$", joined, re.MULTILINE)
-    return str(found)
-
-
-def test_the_image_runs_the_node_as_its_own_user() -> None:
-    assert json.loads(instruction("ENTRYPOINT")) == ["dicomnode"]
-    assert json.loads(instruction("CMD"))[0] == "run"
-    assert instruction("USER") == "dicomnode"
-    assert instruction("EXPOSE") == str(Settings().node.port)
-    assert f'DICOMNODE_ROLES="{" ".join(ROLES)}"' in (ROOT / "Dockerfile").read_text()
-
-
-def health(folder: Path, roles: str) -> subprocess.CompletedProcess[str]:
-    programs = Path(sys.executable).parent
-    return subprocess.run(
-        ["sh", "-c", instruction("HEALTHCHECK").split(" CMD ")[1]],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={
-            **os.environ,
-            "PATH": f"{programs}:{os.environ['PATH']}",
-            "DICOMNODE_CONFIG": str(folder / "dicomnode.yaml"),
-            "DICOMNODE_ROLES": roles,
-        },
-    )
-
-
-def test_the_image_is_healthy_while_its_roles_give_signs_of_life(tmp_path: Path) -> None:
-    config = tmp_path / "dicomnode.yaml"
-    config.write_text("node: {id: here}\nstorage: {folder: state}\n")
-    now = datetime.now(UTC)
-    url = f"sqlite:///{tmp_path / 'state' / 'ledger.sqlite'}"
-    # receive lives, send was last heard of a minute ago, tick lives on another node.
-    for node, role, ago in (("here", "receive", 0), ("here", "send", 60), ("there", "tick", 0)):
-        at = now - timedelta(seconds=ago)
-        ledger = Ledger(url, node, lambda at=at: at)
-        upgrade(ledger)
-        with ledger.transaction() as tx:
-            nodes.register_node(tx, "DICOMNODE", "key-1")
-            presence.start(tx, role, 1)
-        ledger.close()
-
-    assert health(tmp_path, "receive").returncode == 0
-    unwell = health(tmp_path, "receive tick work send")
-    assert (unwell.returncode, unwell.stderr.strip()) == (1, "no sign of life: send tick work")
-    config.write_text("node: 1\n")
-    assert health(tmp_path, "receive").returncode != 0
