@@ -25,7 +25,8 @@ SIGNS = {
     },
 }
 BLOCKS = 20
-"""Of a run: samples near each other say the same, medians of blocks hardly."""
+"""Of a run. The least of each block counts: what a process has while it works comes and goes, what
+it does not give back stays."""
 CONFIDENCE = 0.99
 
 
@@ -66,15 +67,26 @@ def hurry(pids: Sequence[int]) -> None:
             Path(f"/proc/{pid}/autogroup").write_text("-10", encoding="ascii")
 
 
-def memory_mib(pid: int) -> tuple[float, float]:
-    """Return RSS and PSS of a process in MiB; PSS counts what is shared in parts.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Of a process, or of several, in MiB."""
+
+    rss: float
+    pss: float
+    """What is shared with others counts in parts: it changes when others come and go."""
+    own: float
+    """Anonymous memory, of this process alone: what it has asked for. A leak lies here."""
+
+
+def memory_of(pid: int) -> Memory:
+    """Return the memory of a process.
 
     Raises:
         OSError: there is no such process any more.
     """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
     found = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-    return found["Rss"] / 1024, found["Pss"] / 1024
+    return Memory(rss=found["Rss"] / 1024, pss=found["Pss"] / 1024, own=found["Anonymous"] / 1024)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +94,11 @@ class Trend:
     """A straight line through values over time, and how far it may be by chance alone."""
 
     start: float
-    """Median of the first block."""
+    """Least of the first block."""
     end: float
-    """Median of the last one."""
+    """Least of the last one."""
     slope: float
-    """Per unit of time, by least squares through the medians of the blocks."""
+    """Per unit of time, by least squares through the least of each block."""
     noise: float
     """Half the 99 % confidence interval of the slope, widened by what neighbouring blocks have in
     common (first-order autocorrelation of the residuals)."""
@@ -106,7 +118,7 @@ def trend(times: Sequence[float], values: Sequence[float]) -> Trend:
     if len(times) != len(values) or len(times) < 2 * BLOCKS:
         raise ValueError(f"expected at least {2 * BLOCKS} samples, got {len(times)}, {len(values)}")
     at = np.array([block.mean() for block in np.array_split(np.asarray(times), BLOCKS)])
-    level = np.array([np.median(block) for block in np.array_split(np.asarray(values), BLOCKS)])
+    level = np.array([np.min(block) for block in np.array_split(np.asarray(values), BLOCKS)])
     if np.ptp(level) == 0:
         return Trend(start=float(level[0]), end=float(level[-1]), slope=0.0, noise=0.0)
     fit = stats.linregress(at, level)
@@ -139,9 +151,8 @@ class MemoryWatch:
         self._fault: BaseException | None = None
         self.times: dict[str, list[float]] = {}
         """Kind -> seconds of `time.monotonic`."""
-        self.rss: dict[str, list[float]] = {}
-        """Kind -> MiB."""
-        self.pss: dict[str, list[float]] = {}
+        self.memory: dict[str, list[Memory]] = {}
+        """Kind -> what its processes had together at each of these times."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -169,17 +180,21 @@ class MemoryWatch:
             found = []
             for pid in pids:
                 with suppress(OSError):
-                    found.append(memory_mib(pid))
+                    found.append(memory_of(pid))
             if found:
+                whole = Memory(
+                    rss=sum(one.rss for one in found),
+                    pss=sum(one.pss for one in found),
+                    own=sum(one.own for one in found),
+                )
                 self.times.setdefault(kind, []).append(now)
-                self.rss.setdefault(kind, []).append(sum(rss for rss, _ in found))
-                self.pss.setdefault(kind, []).append(sum(pss for _, pss in found))
+                self.memory.setdefault(kind, []).append(whole)
 
     def trends(self, since: float) -> dict[str, Trend]:
-        """Return the trend of each kind's PSS, MiB over hours, from `since` on."""
+        """Return the trend of each kind's own memory, MiB over hours, from `since` on."""
         found = {}
         for kind, times in self.times.items():
             kept = [number for number, at in enumerate(times) if at >= since]
             hours = [(times[number] - since) / 3600 for number in kept]
-            found[kind] = trend(hours, [self.pss[kind][number] for number in kept])
+            found[kind] = trend(hours, [self.memory[kind][number].own for number in kept])
         return found

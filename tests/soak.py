@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import statistics
 import tempfile
 import threading
 import time
@@ -19,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +25,9 @@ import numpy as np
 from kills import prove_results, study_uid
 from nodes import Node
 from peers import HOST, Dcmtk, Orthanc, tail
-from processes import MemoryWatch, Trend, hurry, processes
+from processes import MemoryWatch, hurry, processes
 from scu import Wire
+from soak_report import Report, Sent, Size, Stored
 from sqlalchemy import select
 
 from dicomnode.demo.series import SeriesOptions, Subject, write_series
@@ -40,38 +39,10 @@ from inference.phantom import Body
 
 LOOK_SECONDS = 0.25
 SCRAPE_SECONDS = 15.0
-MEMORY_SECONDS = 2.0
+MEMORY_SECONDS = 1.0
 WARM_STUDIES = 0.2
 """Of all studies: memory is judged when these have arrived, and the caches are full."""
 FIELD_MM, LENGTH_MM = 384.0, 300.0
-STAGES = ("closes", "waits", "is analysed", "is delivered")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """How much load there is."""
-
-    studies: int
-    slices: int
-    matrix: int
-    """Rows and columns; the field of view stays."""
-    senders: int = 4
-    quiet_seconds: float = 10.0
-    """After the last instance; by it alone a study is known to be whole here."""
-    hurried: bool = False
-    """The analysis does not give way: where others use this machine, it would wait for them."""
-
-
-@dataclass(slots=True)
-class Sent:
-    """A study as its sender sees it; times in UTC."""
-
-    uid: str
-    digests: dict[str, str]
-    """SOP Instance UID -> sha256 of the data set, of what was acknowledged."""
-    began: datetime
-    ended: datetime
-    """When the sender's program had ended, just after the last instance was acknowledged."""
 
 
 @dataclass(slots=True)
@@ -158,18 +129,6 @@ def body(index: int, size: Size) -> tuple[Any, Any]:
     return hu, affine
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """A study whose results have arrived; times in UTC, of the ledger."""
-
-    closed: datetime
-    taken_up: datetime
-    analysed: datetime
-    arrived: datetime
-    computed: float
-    """Seconds in the analysis itself."""
-
-
 def stored_studies(node: Node) -> dict[str, Stored]:
     """Return the studies whose results have all arrived, by Study Instance UID."""
     with node.ledger.reading() as connection:
@@ -201,94 +160,6 @@ def stored_studies(node: Node) -> dict[str, Stored]:
                 computed=sum(own[0].timings.values()),
             )
     return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What was measured."""
-
-    size: Size
-    sent: dict[str, Sent]
-    stored: dict[str, Stored]
-    proof: Counter[str]
-    memory: MemoryWatch
-    seconds: float
-    """From the first instance to the last result."""
-    warm_since: float
-    """Of `time.monotonic`."""
-
-    @cached_property
-    def latencies(self) -> list[float]:
-        """Seconds from the last instance's acknowledgement to the last result's arrival, sorted."""
-        return sorted(
-            (self.stored[uid].arrived - one.ended).total_seconds() for uid, one in self.sent.items()
-        )
-
-    def quantile(self, fraction: float) -> float:
-        """Return a quantile of the latencies, the nearest rank."""
-        rank = max(1, int(np.ceil(fraction * len(self.latencies))))
-        return self.latencies[rank - 1]
-
-    @cached_property
-    def trends(self) -> dict[str, Trend]:
-        """MiB over hours by kind of process; only of a run that is long enough."""
-        return self.memory.trends(self.warm_since)
-
-    def medians(self) -> dict[str, float]:
-        """Return the median seconds of each stage on the way to the archive."""
-        steps = [
-            (one.ended, kept.closed, kept.taken_up, kept.analysed, kept.arrived)
-            for one, kept in ((one, self.stored[uid]) for uid, one in self.sent.items())
-        ]
-        return {
-            name: statistics.median(
-                (step[index + 1] - step[index]).total_seconds() for step in steps
-            )
-            for index, name in enumerate(STAGES)
-        }
-
-    def speeds(self) -> str:
-        """Return the table of the speeds, as Markdown."""
-        instances = sum(len(one.digests) for one in self.sent.values())
-        rates = [
-            len(one.digests) / max((one.ended - one.began).total_seconds(), 1e-3)
-            for one in self.sent.values()
-        ]
-        steps = ", ".join(f"{name} {value:.1f} s" for name, value in self.medians().items())
-        computed = statistics.median(kept.computed for kept in self.stored.values())
-        rows = [
-            ("studies; slices each, matrix", f"{self.size.studies}; {self.size.slices}, "
-             f"{self.size.matrix}x{self.size.matrix}"),
-            ("senders at once", str(self.size.senders)),
-            ("quiet time that closes a study", f"{self.size.quiet_seconds:g} s"),
-            ("the analysis gives way to others", "no" if self.size.hurried else "yes"),
-            ("time", f"{self.seconds / 60:.1f} min"),
-            ("instances acknowledged", f"{instances}"),
-            ("the same, over the whole run", f"{instances / self.seconds:.1f} /s"),
-            ("the same, of one sender while it sends", f"{statistics.median(rates):.0f} /s"),
-            ("studies", f"{3600 * len(self.stored) / self.seconds:.0f} /h"),
-            ("last slice to stored, p50", f"{self.quantile(0.5):.1f} s"),
-            ("last slice to stored, p95", f"{self.quantile(0.95):.1f} s"),
-            ("of it, medians", steps),
-            ("the analysis alone (median)", f"{computed:.1f} s"),
-            ("instances lost", str(instances - self.proof["instances"])),
-            ("current result sets in the archive", str(self.proof["studies"])),
-        ]  # fmt: skip
-        return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
-
-    def memories(self) -> str:
-        """Return the table of the memory, as Markdown."""
-        lines = [
-            "| process | PSS first, last | most RSS | slope | by chance up to | |",
-            "|---|---|---|---|---|---|",
-        ]
-        for kind, line in sorted(self.trends.items()):
-            lines.append(
-                f"| {kind} | {line.start:.1f}, {line.end:.1f} MiB | "
-                f"{max(self.memory.rss[kind]):.0f} MiB | {line.slope:+.2f} MiB/h | "
-                f"{line.noise:.2f} MiB/h | {'flat' if line.is_flat else 'grows'} |"
-            )
-        return "\n".join(lines)
 
 
 def soak(node: Node, orthanc: Orthanc, size: Size, say: Callable[[str], None]) -> Report:
@@ -386,7 +257,8 @@ def overrides(size: Size) -> dict[str, Any]:
             for number in range(1, size.senders + 1)
         },
         "web": {"enabled": True},
-        "work": {"lease_seconds": 60.0},  # the default; tests have a short one
+        # A lease of the default length; a new process would hide a leak of the analysis.
+        "work": {"lease_seconds": 60.0, "jobs_per_process": 100_000},
     }
 
 

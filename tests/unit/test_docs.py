@@ -122,6 +122,14 @@ def test_tests_and_files_that_a_page_names_exist(page: str) -> None:
             assert (ROOT / name).exists(), name
 
 
+def test_each_promise_of_the_readme_names_what_holds_it() -> None:
+    promises = README.read_text().split("| promise | held by |")[1].split("\n\n")[0]
+    found = list(rows(promises))
+    assert len(found) > 50
+    for promise, held_by in found:
+        assert re.search(r"`(tests/[\w/]+\.py|make [a-z-]+)`", held_by), promise
+
+
 @pages
 def test_configurations_in_a_page_are_good(page: str, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
