@@ -97,7 +97,7 @@ def study_of(call: Call) -> looks.Facts:
     facts = looks.study(call.site, uid)
     if facts is None:
         raise RefusedError(404, "This study is not known here.")
-    _audit_view(call, uid)
+    audit_view(call, uid)
     for job in facts["jobs"]:
         job["has_preview"] = _preview(call.site, job["id"]).is_file()
         job["measurements"] = _measurements(call.site, job)
@@ -137,7 +137,7 @@ def preview(call: Call) -> Response:
     with call.site.ledger.looking() as tx:
         uid = ledger_pages.study_of_job(tx, job)
     if uid is not None:
-        _audit_view(call, uid)
+        audit_view(call, uid)
     return FileResponse(path, media_type="image/png")
 
 
@@ -152,7 +152,7 @@ def result(call: Call) -> Response:
         raise RefusedError(404, "Its file is not in the spool.")
     fields = {"user": call.user.name, "sop_instance_uid": found["sop_instance_uid"]}
     log.info("RESULT_TAKEN", extra={"fields": fields})
-    _audit_view(call, found["study_uid"])
+    audit_view(call, found["study_uid"])
     name = f"{found['kind']}-{found['sop_instance_uid']}.dcm"
     return FileResponse(path, media_type="application/dicom", filename=name)
 
@@ -215,7 +215,7 @@ def _audit(call: Call, kind: str, name: str, *, failed: bool = False) -> None:
     )
 
 
-def _audit_view(call: Call, study_uid: str) -> None:
+def audit_view(call: Call, study_uid: str) -> None:
     """Record that somebody looks at a study, or takes something of it."""
     name = call.user.name
     if call.site.viewings.begins(name, study_uid):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from dicomnode import __version__
@@ -24,7 +26,14 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"when": when, "clock": clock, "size": size, "ago": ago, "seconds": seconds}
+    made.filters |= {
+        "words": words,
+        "when": when,
+        "clock": clock,
+        "size": size,
+        "ago": ago,
+        "seconds": seconds,
+    }
     made.globals |= {"version": __version__, "saying": saying}
     return made
 
@@ -42,6 +51,11 @@ def page(call: Call, template: str, title: str, status: int = 200, **facts: Any)
         **facts,
     )
     return Response(text, status, media_type="text/html")
+
+
+def words(text: str) -> Markup:
+    """Return a sentence in which what stands between backticks is code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
 def when(text: str | None) -> str:

@@ -14,8 +14,9 @@ from dicomnode.domain.sayings import saying
 from dicomnode.domain.trying import BOUNDS, CLASSES, MOST_TEXT, ORIENTATIONS, Invented
 from dicomnode.trial import choice_of_invented, choices_of_stored
 from dicomnode.web.guard import RefusedError
+from dicomnode.web.pages import audit_view
 from dicomnode.web.rendering import page
-from dicomnode.web.site import Call, Page, Site
+from dicomnode.web.site import Call, Page
 
 Facts = dict[str, Any]
 Field = dict[str, Any]
@@ -80,15 +81,15 @@ def invented(given: Mapping[str, str]) -> Invented:
         raise RefusedError(422, str(error)) from error
 
 
-def trial(site: Site, given: Mapping[str, str]) -> Facts:
+def trial(call: Call) -> Facts:
     """Return what would become of a stored study, or of an invented series.
 
     Raises:
         RefusedError: it is unknown, or cannot be so.
     """
-    uid = given.get("uid", "").strip()
+    site, uid = call.site, call.query.get("uid", "").strip()
     if not uid:
-        series = choice_of_invented(invented(given), site.settings)
+        series = choice_of_invented(invented(call.query), site.settings)
         return {"study_uid": None, "series": _said(series)}
     try:
         parse_uid(uid)
@@ -98,6 +99,7 @@ def trial(site: Site, given: Mapping[str, str]) -> Facts:
         found = choices_of_stored(tx, uid, site.settings)
     if found is None:
         raise RefusedError(404, "No study and no series with this UID is known here.")
+    audit_view(call, found["study_uid"])
     return {**found, "series": _said(found["series"])}
 
 
@@ -114,7 +116,7 @@ def show(call: Call) -> Response:
     found, fault, status = None, "", 200
     if asked:
         try:
-            found = trial(call.site, call.query)
+            found = trial(call)
         except RefusedError as refused:
             fault, status = refused.says, refused.status
     given = {item["name"]: call.query.get(item["name"], _shown(item["default"])) for item in FIELDS}
@@ -139,7 +141,7 @@ def _shown(value: float | str) -> str:
 
 def answer(call: Call) -> Response:
     """Which model a stored study's series, or one that is described, would get, and why."""
-    return JSONResponse(trial(call.site, call.query))
+    return JSONResponse(trial(call))
 
 
 def parameters() -> list[Facts]:

@@ -15,7 +15,7 @@ from dicomnode import cli
 from dicomnode.domain.trying import Invented, facts_of
 from dicomnode.ledger import Ledger, nodes
 from dicomnode.ledger.schema import upgrade
-from dicomnode.ledger.tables import event, job, series
+from dicomnode.ledger.tables import audit, event, job, series
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 RULES = {
@@ -142,3 +142,13 @@ def test_the_command_says_the_same(tmp_path: Path) -> None:
     assert found == page
     assert CliRunner().invoke(cli.app, ["rules", "-c", config]).exception is not None
     ledger.close()
+
+
+def test_who_tries_a_study_has_looked_at_it(web: Web, ledger: Ledger) -> None:
+    ledger.audit_room = 1000
+    receive(ledger, header())
+    web.program("vera").get("/api/try?uid=1.2.3")
+    web.browser("olga").get("/try?uid=1.2")
+    web.browser("olga").get("/try?body_part=HEAD")
+    looked = [(row.by, row.study_id) for row in rows(ledger, audit) if row.kind == "STUDY_VIEWED"]
+    assert looked == [("vera", 1), ("olga", 1)]
