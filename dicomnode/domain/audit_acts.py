@@ -372,6 +372,7 @@ _MESSAGES: Mapping[str, Callable[[Act, Here], AuditMessage]] = MappingProxyType(
         "AUDIT_RECORDS_LOST": _alert("Audit Recording Stopped", 12),
         # Who may not
         "REQUESTORS_REFUSED": _alert("Node Authentication", 4),
+        "HANDSHAKES_FAILED": _alert("Node Authentication", 4),
         "SIGNED_IN": _authentication("Login"),
         "SIGN_IN_REFUSED": _authentication("Login"),
         "SIGNED_OUT": _authentication("Logout"),

@@ -46,7 +46,7 @@ class Transaction:
         self.now = now
         self.node_id = node_id
         self.audit_room = audit_room
-        self.noted: set[tuple[int | None, int]] = set()  # of `outbox.received`
+        self.noted, self.noted_before = outbox.Noted(), outbox.Noted()
         self._logged: list[tuple[int, str, dict[str, Any]]] = []
 
     def event(
@@ -167,6 +167,7 @@ class Ledger:
     ) -> None:
         self.node_id = node_id
         self.audit_room = audit_room
+        self._noted = outbox.Noted()
         self._clock = clock
         try:
             self.url = make_url(url)
@@ -192,11 +193,13 @@ class Ledger:
             with self.engine.begin() as connection:
                 now = self._now(connection)
                 tx = Transaction(connection, now, self.node_id, self.audit_room)
+                tx.noted_before = self._noted
                 yield tx
         except IntegrityError as error:
             raise ConflictError(f"ledger: {_first_line(error)}") from error
         except SQLAlchemyError as error:
             raise LedgerError(f"ledger: {type(error).__name__}: {_first_line(error)}") from error
+        outbox.remember(self._noted, tx.noted)
         tx.committed()
 
     @contextmanager

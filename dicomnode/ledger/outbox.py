@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RECEIVED = "RECEIVED"
+Noted = set[tuple[int, int]]
+"""Associations and studies of which it is recorded that one brought something of the other."""
+MOST_NOTED = 10_000
 MOST_DETAIL = 1024
 
 _INSERT = audit.insert()
@@ -85,8 +88,10 @@ def received(tx: Transaction, association_id: int | None, study_id: int) -> None
 
     How much it was is counted when the association has ended, and not here.
     """
+    if not tx.audit_room or association_id is None:
+        return
     key = (association_id, study_id)
-    if not tx.audit_room or association_id is None or key in tx.noted or not _has_room(tx):
+    if key in tx.noted or key in tx.noted_before or not _has_room(tx):
         return
     tx.noted.add(key)
     values = {"at": tx.now, "node_id": tx.node_id, "kind": RECEIVED, "by": "", "detail": ""}
@@ -94,6 +99,14 @@ def received(tx: Transaction, association_id: int | None, study_id: int) -> None
         _RECEIVED[tx.connection.dialect.name],
         {**values, "association_id": association_id, "study_id": study_id, "count": 1},
     )
+
+
+def remember(before: Noted, noted: Noted) -> None:
+    """Keep in mind what has been recorded and need not be looked for again; not for ever."""
+    if noted:
+        if len(before) > MOST_NOTED:
+            before.clear()
+        before |= noted
 
 
 def _has_room(tx: Transaction) -> bool:

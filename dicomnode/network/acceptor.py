@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from dicomnode.errors import DicomnodeError
 from dicomnode.network.association import AcceptedConnection, Admit, Terms
+from dicomnode.network.tls import HandshakeError
 from dicomnode.network.wire import Wire
 
 log = logging.getLogger(__name__)
@@ -75,10 +76,17 @@ def _listen(host: str, port: int) -> socket.socket:
 class Acceptor:
     """Accepts connections from listening sockets until those are shut down."""
 
-    def __init__(self, listeners: Iterable[Listener], terms: Terms, admit: Admit) -> None:
+    def __init__(
+        self,
+        listeners: Iterable[Listener],
+        terms: Terms,
+        admit: Admit,
+        unproven: Callable[[str, str], None] = lambda _address, _detail: None,
+    ) -> None:
         self._listeners = tuple(listeners)
         self._terms = terms
         self._admit = admit
+        self._unproven = unproven
         self._open: set[AcceptedConnection] = set()
         self._lock = threading.Lock()
 
@@ -134,6 +142,8 @@ class Acceptor:
                 "CONNECTION_FAILED", extra={"fields": {"address": address, "detail": str(error)}}
             )
             connection.close()
+            if isinstance(error, HandshakeError) and error.is_refusal:
+                self._unproven(address, str(error))
             return
         wire = Wire(spoken, pdu_seconds=self._terms.pdu_seconds)
         accepted = AcceptedConnection(wire, address, self._terms, self._admit)

@@ -137,6 +137,12 @@ def _readable(path: Path) -> None:
 class HandshakeError(ConnectionError):
     """There is no TLS with this peer; the text says why."""
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether one side did not accept the other, rather than one that went away."""
+        cause = self.__cause__
+        return isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError)
+
 
 def accept(connection: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
     """Do the handshake of an accepted connection, in all within the socket's time limit.

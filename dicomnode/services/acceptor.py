@@ -35,6 +35,7 @@ from dicomnode.services.messages import (
     Message,
     Store,
     Stored,
+    Unproven,
     Welcome,
 )
 from dicomnode.spool import Spool
@@ -112,6 +113,13 @@ class Entrance:
         line.close()
         return answer
 
+    def tell_unproven(self, address: str, detail: str) -> None:
+        """Say that somebody did not prove who it is; nobody waits for an answer."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs, contextlib.suppress(OSError, GoneError):
+            socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+            messages.send(ours, Unproven(address, detail))
+
 
 def serve(control: socket.socket) -> None:
     """Accept until the receive role ends the line."""
@@ -122,7 +130,8 @@ def serve(control: socket.socket) -> None:
         min_free_bytes=plan.min_free_bytes,
         max_instance_bytes=plan.max_instance_bytes,
     )
-    acceptor = Acceptor(_listeners(plan), plan.terms, Entrance(control, house).admit)
+    entrance = Entrance(control, house)
+    acceptor = Acceptor(_listeners(plan), plan.terms, entrance.admit, entrance.tell_unproven)
     acceptor.start()
     while control.recv(len(ABORT)) == ABORT:
         acceptor.abort()

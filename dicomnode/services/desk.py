@@ -46,6 +46,7 @@ from dicomnode.services.messages import (
     Settled,
     Store,
     Stored,
+    Unproven,
     Wanted,
     Welcome,
 )
@@ -262,6 +263,8 @@ class Desk:
             )
         elif isinstance(message, Wanted):
             item.reply = self._promise(tx, item.seat, message)
+        elif isinstance(message, Unproven):
+            self._strangers.note_unproven(message.address, message.detail)
         elif not isinstance(message, Note):
             return []
         elif message.decision.fate is Fate.DISCARD:

@@ -145,13 +145,21 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Unproven:
+    """A connection in which a peer did not prove by TLS who it is. Not answered."""
+
+    address: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The association has ended. Not answered."""
 
     outcome: Outcome
 
 
-Message = Ask | Expect | Store | Stored | Settle | Note | Reported | Wanted | Leave
+Message = Ask | Expect | Store | Stored | Settle | Note | Reported | Wanted | Unproven | Leave
 Reply = Welcome | Rejected | Expected | Decision | Compare | Settled | int
 
 

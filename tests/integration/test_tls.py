@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from certificates import Authority, Signed
+from ledger_kit import rows
 from nodes import Node
 from peers import HOST, Dcmtk, free_port, tail, wait_until
 from pydicom.uid import ExplicitVRLittleEndian
@@ -23,6 +24,7 @@ from small_ct import CT, encoded, instance
 from dicomnode.domain.outcomes import Done
 from dicomnode.domain.security import PeerTls
 from dicomnode.instances import file_prefix
+from dicomnode.ledger.tables import audit
 from dicomnode.network.scu import ConnectError, associate
 from dicomnode.network.sockets import VERIFICATION
 
@@ -219,6 +221,7 @@ def receiver(
         overrides={
             "node": {"tls": tls},
             "peers": {"PINNED": pinned},
+            "audit": {"file": {}},
             "limits": {"artim_seconds": 1.0, "pdu_timeout_seconds": 2.0},
         },
     )
@@ -284,6 +287,15 @@ def test_dcmtk_does_not_get_in_with_what_will_not_do(
         done = dcmtk.run("echoscu", *options, *common, "localhost", tls_port(receiver))
         assert done.returncode != 0, options
         said(receiver, mark, f'CONNECTION_FAILED address=127.0.0.1 detail="{why}')
+        if options != as_dcmtk(None, authority):  # who only goes away has not been refused
+            wait_until(lambda why=why: why in unproven(receiver), 10, "it is audited")
+
+
+def unproven(node: Node) -> str:
+    """Return what the audit trail is told of peers that did not prove who they are."""
+    found = [row for row in rows(node.ledger, audit) if row.kind == "HANDSHAKES_FAILED"]
+    assert all(row.facts["requestors"][0][1] == HOST for row in found)
+    return " ".join(row.detail for row in found)
 
 
 @pytest.mark.peer("dcmtk")
