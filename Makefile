@@ -11,7 +11,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 OHIF := tests/viewers/ohif/package/dist/index.html
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: audit-dependencies demo docs freeze-fixture test npm ohif test-install test-start test-viewer test-web test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-web bench-gpu soak soak-kill clean
+.PHONY: audit-dependencies demo docs freeze-fixture test npm ohif test-image test-install test-start test-viewer test-web test-histories lint train-demo parity bench bench-decode bench-encode bench-receive bench-web bench-gpu soak soak-kill clean
 
 demo: $(VENV)/.work
 	$(BIN)/dicomnode demo
@@ -64,6 +64,11 @@ test-install: $(VENV)/.test
 
 # The operator's page in a real browser, on a node with real traffic, behind nginx, and scraped by
 # Prometheus: two minutes. Needs apt's chromium, orthanc, dcmtk, nginx-light and prometheus.
+# The Dockerfile built by buildah, and its roles run as the image's user: minutes, as root.
+test-image: $(VENV)/.test
+	DICOMNODE_IMAGE=1 $(BIN)/python -m pytest --timeout 1800 tests/e2e/test_image_build.py
+
+# The operator's page in a real browser, on a node with real traffic: a minute. Needs chromium.
 test-web: $(VENV)/.test
 	DICOMNODE_BROWSER=1 $(BIN)/python -m pytest tests/web
 
