@@ -62,13 +62,12 @@ test-start: $(VENV)/.test
 test-install: $(VENV)/.test
 	DICOMNODE_INSTALL=1 $(BIN)/python -m pytest --timeout 1800 tests/e2e/test_install.py
 
-# The operator's page in a real browser, on a node with real traffic, behind nginx, and scraped by
-# Prometheus: two minutes. Needs apt's chromium, orthanc, dcmtk, nginx-light and prometheus.
 # The Dockerfile built by buildah, and its roles run as the image's user: minutes, as root.
 test-image: $(VENV)/.test
 	DICOMNODE_IMAGE=1 $(BIN)/python -m pytest --timeout 1800 tests/e2e/test_image_build.py
 
-# The operator's page in a real browser, on a node with real traffic: a minute. Needs chromium.
+# The operator's page in a real browser, on a node with real traffic, behind nginx, and scraped by
+# Prometheus: two minutes. Needs apt's chromium, orthanc, dcmtk, nginx-light and prometheus.
 test-web: $(VENV)/.test
 	DICOMNODE_BROWSER=1 $(BIN)/python -m pytest tests/web
 
