@@ -1,12 +1,14 @@
 """Accepting connections: a thread a connection, in as many processes as listen on the socket.
 
-Every process that has inherited a listening socket accepts from it; the kernel hands each
-connection to one of them. A socket that was shut down by one of them takes nobody new in any.
+Every process that has inherited a listening socket accepts from it. All of them wake for a
+connection, and who has the fewest takes it: threads of one process run one at a time. A socket that
+was shut down by one of them takes nobody new in any.
 """
 
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import threading
 import time
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 BIND_ATTEMPTS_SECONDS = 10.0
 BACKLOG = 512
 """Connections that wait to be accepted: every association there may be can come at one moment."""
+HESITATION_SECONDS, MOST_HESITATIONS = 0.002, 5
+"""How long a process lets the others go first, for each connection that it has."""
 MAX_CONNECTIONS = 1000
 """Of one process, with and without an association; whoever comes beyond is disconnected."""
 
@@ -110,10 +114,15 @@ class Acceptor:
             connection.abort()
 
     def _accept(self, listener: Listener) -> None:
+        listener.socket.setblocking(False)
+        poll = select.poll()
+        poll.register(listener.socket, select.POLLIN)
         while True:
+            poll.poll()
+            time.sleep(HESITATION_SECONDS * min(len(self._open), MOST_HESITATIONS))
             try:
                 connection, address = listener.socket.accept()
-            except ConnectionAbortedError:  # it had gone before it was its turn
+            except (BlockingIOError, ConnectionAbortedError):  # another has it, or it had gone
                 continue
             except OSError as error:
                 if not _is_listening(listener.socket):

@@ -1,11 +1,14 @@
-"""PDUs out of a socket: blocking, into one buffer, each with a deadline.
+"""PDUs out of a socket: into one buffer, each with a deadline.
 
-A socket that blocks with a time limit waits in poll(2): no number of open files is too high for it.
+What is there is taken at once; only where nothing is, poll(2) waits for it, for which no number of
+open files is too high. A socket with a time limit would be asked twice for every piece.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+import select
 import socket
 import ssl
 import struct
@@ -16,6 +19,9 @@ from dicomnode.network.pdus import HEADER_BYTES
 
 TLS_HANDSHAKE = 0x16
 """The first byte of a TLS connection (RFC 8446 section 5.1); no PDU has it."""
+
+
+_WAITS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class WireError(Exception):
@@ -56,6 +62,7 @@ class Wire:
 
     def __init__(self, connection: socket.socket, *, pdu_seconds: float) -> None:
         self._socket = connection
+        connection.setblocking(False)
         self._pdu_seconds = pdu_seconds
         self._buffer = bytearray(1 << 14)
         self._start = 0
@@ -99,11 +106,15 @@ class Wire:
         Raises:
             ClosedError: they cannot be sent.
         """
-        try:
-            self._socket.settimeout(self._pdu_seconds)
-            self._socket.sendall(data)
-        except OSError as error:
-            raise ClosedError(str(error)) from error
+        deadline = time.monotonic() + self._pdu_seconds
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._socket.send(view) :]
+            except _WAITS as error:
+                self._wait(select.POLLOUT, error, deadline, ClosedError)
+            except OSError as error:
+                raise ClosedError(str(error)) from error
 
     def drain(self, seconds: float) -> None:
         """Wait until the peer closes, and throw away what still comes (PS3.8 9.2, Sta13)."""
@@ -132,16 +143,28 @@ class Wire:
             self._receive(deadline, SlowError)
 
     def _receive(self, deadline: float, too_late: type[WireError]) -> None:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise too_late
-        try:
-            self._socket.settimeout(remaining)
-            count = self._socket.recv_into(memoryview(self._buffer)[self._end :])
-        except (TimeoutError, ssl.SSLWantReadError) as error:
-            raise too_late from error
-        except OSError as error:
-            raise ClosedError(str(error)) from error
+        count = -1
+        while count < 0:
+            if time.monotonic() >= deadline:
+                raise too_late
+            try:
+                count = self._socket.recv_into(memoryview(self._buffer)[self._end :])
+            except _WAITS as error:
+                self._wait(select.POLLIN, error, deadline, too_late)
+            except OSError as error:
+                raise ClosedError(str(error)) from error
         if count == 0:
             raise ClosedError("the peer closed the connection")
         self._end += count
+
+    def _wait(self, wanted: int, why: OSError, deadline: float, too_late: type[WireError]) -> None:
+        """Wait until the socket may be used again; TLS may want the other direction first."""
+        if isinstance(why, ssl.SSLWantReadError):
+            wanted = select.POLLIN
+        elif isinstance(why, ssl.SSLWantWriteError):
+            wanted = select.POLLOUT
+        remaining = deadline - time.monotonic()
+        poll = select.poll()
+        poll.register(self._socket, wanted)
+        if remaining <= 0 or not poll.poll(math.ceil(remaining * 1000)):
+            raise too_late from why

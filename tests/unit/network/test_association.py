@@ -67,6 +67,7 @@ class RecordingSink:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.data = b""
+        self.is_whole = self.is_closed = False
 
     def write(self, fragment: memoryview) -> bool:
         self.data += fragment
@@ -74,10 +75,13 @@ class RecordingSink:
 
     def finish(self) -> Answer:
         self.recorder.stored.append(self.data)
+        self.is_whole = True
         return self.recorder.answer
 
-    def discard(self) -> None:
-        self.recorder.discarded += 1
+    def close(self) -> None:
+        assert not self.is_closed
+        self.is_closed = True
+        self.recorder.discarded += not self.is_whole
 
 
 class Peer:
