@@ -146,4 +146,6 @@ def audit_trail(waiting: int, oldest_seconds: float, failing: tuple[str, ...]) -
     if failing:
         says = f"Not reached: {'; '.join(failing)}. {waits}".rstrip()
         return Answer(question=question, level="bad", short="Trouble", says=says)
-    return Answer(question=question, level="good", short="Kept", says=waits or "Nothing waits.")
+    level: Level = "watch" if oldest_seconds > LONG_SECONDS else "good"
+    short = "Waiting" if level == "watch" else "Kept"
+    return Answer(question=question, level=level, short=short, says=waits or "Nothing waits.")

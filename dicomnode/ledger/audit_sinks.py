@@ -68,9 +68,9 @@ def failed(
 def listing(tx: Transaction) -> dict[str, Any] | None:
     """Return how much waits and how each place fares; None where there is no audit trail."""
     mine = audit.c.node_id == tx.node_id
-    count, oldest = tx.connection.execute(
-        select(func.count(), func.min(audit.c.at)).where(mine)
-    ).one()
+    count = tx.connection.execute(select(func.count(audit.c.id)).where(mine)).scalar_one()
+    first = select(audit.c.at).where(mine).order_by(audit.c.id).limit(1)
+    oldest = tx.connection.execute(first).scalar()
     rows = tx.connection.execute(
         select(audit_sink).where(audit_sink.c.node_id == tx.node_id).order_by(audit_sink.c.name)
     ).all()

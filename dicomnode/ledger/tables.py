@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -454,6 +455,21 @@ audit = Table(
     _time("sent_at", nullable=True),
     UniqueConstraint("kind", "association_id", "study_id"),
     Index("ix_audit_node_id_id", "node_id", "id"),
+    # What one place has and another lacks may be much, for days, and is looked at every second.
+    Index(
+        "ix_audit_not_filed",
+        "node_id",
+        "id",
+        sqlite_where=text("filed_at IS NULL"),
+        postgresql_where=text("filed_at IS NULL"),
+    ),
+    Index(
+        "ix_audit_not_sent",
+        "node_id",
+        "id",
+        sqlite_where=text("sent_at IS NULL"),
+        postgresql_where=text("sent_at IS NULL"),
+    ),
 )
 
 audit_sink = Table(

@@ -47,7 +47,9 @@ def reload_now(context: Context, config: Path) -> None:
         return
     found = reload(context.settings, read)
     context.settings = found.settings
-    context.ledger.audit_room = found.settings.audit.room
+    # What switches the audit trail off stands in it, too.
+    room = found.settings.audit.room
+    context.ledger.audit_room = room or context.ledger.audit_room
     context.remark = f"waits for a restart: {', '.join(found.waiting)}" if found.waiting else ""
     for act in context.on_reload:
         act()
@@ -55,6 +57,7 @@ def reload_now(context: Context, config: Path) -> None:
     log.info("CONFIG_RELOADED", extra={"fields": said})
     role = context.spool.tmp.name
     outbox.record_now(context.ledger, "CONFIG_RELOADED", detail=said["changed"], role=role)
+    context.ledger.audit_room = room
     if found.waiting:
         waiting = {"keys": ",".join(found.waiting)}
         log.warning("CONFIG_WAITS_FOR_RESTART", extra={"fields": waiting})

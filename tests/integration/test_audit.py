@@ -22,8 +22,18 @@ from dicomnode.domain.audit_policy import AuditFile
 from dicomnode.domain.outcomes import Backoff, Done, Refuse
 from dicomnode.errors import LedgerError
 from dicomnode.instances import file_prefix, read_file
-from dicomnode.ledger import Ledger, actions, audit_sinks, auditing, outbox, presence, steering
+from dicomnode.ledger import (
+    Ledger,
+    actions,
+    audit_sinks,
+    auditing,
+    nodes,
+    outbox,
+    presence,
+    steering,
+)
 from dicomnode.ledger.outbox import record_now as record
+from dicomnode.ledger.schema import upgrade
 from dicomnode.ledger.tables import association, audit, event
 from dicomnode.network.association import Outcome
 from dicomnode.services.auditing import keep_in_files, remove_old_files
@@ -353,6 +363,32 @@ def test_a_ledger_that_is_away_stops_nobody(house: House, caplog: pytest.LogCapt
         with house.ledger.engine.begin() as connection:
             audit.create(connection)
     assert "AUDIT_NOT_RECORDED" in caplog.text
+
+
+def test_a_long_queue_makes_nothing_slow(tmp_path: Path, clock: Any) -> None:
+    """What is filed and waits for a repository may be much; SQLite's own steps are counted."""
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite", "node-1", clock, audit_room=100_000)
+    upgrade(ledger)
+    row = {"at": NOW, "node_id": "node-1", "kind": "USER_CHANGED", "by": "", "detail": ""}
+    with ledger.transaction() as tx:
+        nodes.register_node(tx, "DICOMNODE", "key-1")
+        tx.connection.execute(insert(audit), [row | {"filed_at": NOW}] * 50_000)
+    thousands = 0
+
+    def count() -> None:
+        nonlocal thousands
+        thousands += 1
+
+    with ledger.transaction() as tx:
+        sqlite = tx.connection.connection.driver_connection
+        assert sqlite is not None
+        sqlite.set_progress_handler(count, 1000)
+        outbox.record(tx, "USER_CHANGED")
+        assert len(auditing.waiting(tx, "file", 100)) == 1
+        assert len(auditing.waiting(tx, "syslog", 10)) == 10
+        sqlite.set_progress_handler(None, 0)
+    ledger.close()
+    assert thousands < 10
 
 
 # Files

@@ -542,6 +542,22 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_audit_node_id_id", "audit", ["node_id", "id"], unique=False)
+    op.create_index(
+        "ix_audit_not_filed",
+        "audit",
+        ["node_id", "id"],
+        unique=False,
+        sqlite_where=sa.text("filed_at IS NULL"),
+        postgresql_where=sa.text("filed_at IS NULL"),
+    )
+    op.create_index(
+        "ix_audit_not_sent",
+        "audit",
+        ["node_id", "id"],
+        unique=False,
+        sqlite_where=sa.text("sent_at IS NULL"),
+        postgresql_where=sa.text("sent_at IS NULL"),
+    )
     op.create_table(
         "audit_sink",
         sa.Column(
