@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -304,6 +305,39 @@ def test_on_postgresql_the_tools_of_the_server_are_named(house: House) -> None:
     )
     refused = house.run("backup", str(house.folder / "backup"))
     assert "pg_dump" in str(refused.exception)
+
+
+# By the commands of docs/install.md
+
+
+@pytest.mark.peer("rsync")
+def test_ledger_and_spool_come_back_by_the_commands_of_the_page(house: House) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/install.md").read_text()
+    section = page.split("## Backup")[1]
+    backup, restore = re.findall(r"((?:^ {4}(?:dicomnode|rsync) .+\n)+)", section, re.MULTILINE)
+
+    def run_lines(block: str) -> None:
+        text = block.replace("/backup/", f"{house.folder}/copy/")
+        text = text.replace("/var/lib/dicomnode/", f"{house.folder}/state/")
+        text = text.replace("CONFIG", str(house.config))
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        subprocess.run(["bash", "-e", "-c", text], check=True, env={**os.environ, "PATH": path})
+
+    house.come(*FIRST)
+    house.analyse()
+    (house.folder / "copy").mkdir()
+    run_lines(backup)
+    before = (house.states(delivery), [row.sop_instance_uid for row in house.look(result)])
+    (house.folder / "state").rename(house.folder / "lost")
+    (house.folder / "state").mkdir()
+
+    run_lines(restore)
+    assert house.names() == sorted(FIRST)
+    after = (house.states(delivery), [row.sop_instance_uid for row in house.look(result)])
+    assert after == before
+    with house.open() as context:
+        for row in rows(context.ledger, instances):
+            assert (context.spool.root / row.path).is_file()
 
 
 # On PostgreSQL, by the commands of docs/postgresql.md
