@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -94,6 +95,31 @@ def test_the_wheel_holds_everything(environment: Environment) -> None:
         assert any(name.endswith(kind) for name in names), kind
     others = {name for name in names - wanted if ".dist-info/" not in name}
     assert others == set(), "what is not the program's own"
+
+
+def test_wheels_are_enough_without_a_network(environment: Environment, tmp_path: Path) -> None:
+    # As in docs/install.md, but for the extra with torch, whose wheels are of a GB.
+    environment.pip(
+        "wheel", "--quiet", "-c", "constraints.txt", "-w", "../wheels", ".[web,postgres]"
+    )
+    wheels = environment.source.parent / "wheels"
+    shutil.copy(environment.source / "constraints.txt", wheels)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "there"], check=True)
+    script = (
+        f"{tmp_path}/there/bin/pip install --quiet --no-index --find-links {wheels}"
+        f" -c {wheels}/constraints.txt 'dicomnode[web,postgres]'"
+        f" && {tmp_path}/there/bin/dicomnode check"
+    )
+    without_network = ["unshare", "--map-root-user", "--net"]
+    if subprocess.run([*without_network, "true"], check=False).returncode != 0:
+        without_network = []
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
+    done = subprocess.run(
+        [*without_network, "bash", "-c", script],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**environ, "PIP_CONFIG_FILE": os.devnull},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_with_extras_it_does_the_whole_job(environment: Environment) -> None:
