@@ -1,7 +1,7 @@
 """The memory of this machine's GPUs, by NVIDIA's management library (NVML). Loads no model.
 
 The library comes with the driver. A machine without it has no GPU for this node, and that
-is no fault.
+is no fault. The role `work` asks, which has the driver; it tells with its signs of life.
 """
 
 from __future__ import annotations

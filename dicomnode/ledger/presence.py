@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import exists, select
 
 from dicomnode.ledger import outbox
 from dicomnode.ledger.core import Transaction
 from dicomnode.ledger.tables import worker
+
+Facts = dict[str, Any]
 
 SILENT_AFTER = timedelta(seconds=30)
 """A role that has given no sign of life for so long is taken for dead."""
@@ -19,10 +23,12 @@ def worker_id(tx: Transaction, role: str) -> str:
     return f"{tx.node_id}:{role}"
 
 
-def beat(tx: Transaction, role: str, pid: int, doing: str) -> None:
-    """Record that a role's process lives."""
+def beat(
+    tx: Transaction, role: str, pid: int, doing: str, gpus: Sequence[Facts] | None = None
+) -> None:
+    """Record that a role's process lives, and how its GPUs fare if it has any."""
     row_id = worker_id(tx, role)
-    values = {"pid": pid, "doing": doing, "seen_at": tx.now}
+    values = {"pid": pid, "doing": doing, "gpus": list(gpus or ()), "seen_at": tx.now}
     created = tx.insert_once(
         worker, id=row_id, node_id=tx.node_id, role=role, started_at=tx.now, **values
     )
@@ -56,3 +62,13 @@ def is_alive(tx: Transaction, role: str) -> bool:
             )
         ).scalar_one()
     )
+
+
+def gpus(tx: Transaction) -> list[Facts]:
+    """Return the GPUs of this node as its role `work` saw them lately; none where it is silent."""
+    found = tx.connection.execute(
+        select(worker.c.gpus).where(
+            worker.c.id == worker_id(tx, "work"), worker.c.seen_at >= tx.now - SILENT_AFTER
+        )
+    ).scalar()
+    return list(found or ())

@@ -432,6 +432,7 @@ worker = Table(
     Column("role", CODE, nullable=False),
     Column("pid", Integer, nullable=False),
     _text("doing"),
+    Column("gpus", JSON, nullable=True),
     _time("started_at"),
     _time("seen_at"),
 )

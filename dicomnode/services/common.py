@@ -11,12 +11,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import FrameType
 
 from dicomnode.errors import DicomnodeError, LedgerError
+from dicomnode.gpus import Gpu
 from dicomnode.ledger import Ledger, nodes, presence
 from dicomnode.ledger.schema import upgrade
 from dicomnode.services.notifying import ALIVE, READY, STOPPING, notify
@@ -43,6 +44,8 @@ class Context:
     stop: threading.Event
     remark: str = ""
     """What `status` says of the role beside what it does."""
+    gpus: Callable[[], tuple[Gpu, ...]] = tuple
+    """Those that the role works with, as they are now."""
     on_reload: list[Callable[[], None]] = field(default_factory=list)
     """Called after the settings have changed."""
 
@@ -148,8 +151,9 @@ def beat(context: Context, name: str, doing: str) -> None:
     """Say once that the role lives; a ledger that is away is logged and no reason to end."""
     doing = f"{doing}; {context.remark}" if context.remark else doing
     notify(ALIVE, status=doing)
+    gpus = [asdict(one) for one in context.gpus()]
     try:
         with context.ledger.transaction() as tx:
-            presence.beat(tx, name, os.getpid(), doing)
+            presence.beat(tx, name, os.getpid(), doing, gpus)
     except LedgerError as error:
         log.warning("LEDGER_UNAVAILABLE", extra={"fields": {"detail": str(error)}})

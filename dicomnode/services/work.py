@@ -22,6 +22,7 @@ from dicomnode.domain.records import Job, StoredResult
 from dicomnode.domain.routing import may_receive
 from dicomnode.engines.local import LocalEngine, Stopped
 from dicomnode.errors import EngineError, LedgerError, Refusal
+from dicomnode.gpus import Gpus
 from dicomnode.ledger import completing, jobs
 from dicomnode.services.common import Context, beat_until_stopped, role
 from dicomnode.services.crew import Crew
@@ -261,6 +262,7 @@ def _store(spool: Spool, path: str, item: ResultInstance) -> tuple[str, int]:
 def run(settings: Settings, config: Path | None = None) -> None:
     """Work until the role is to stop, with a worker and an analysis process a device."""
     with role(settings, NAME, config) as context:
+        context.gpus = Gpus().read
         chosen = devices(settings.work.devices)
         not_models = left_to_others(settings, chosen)
         workers = [

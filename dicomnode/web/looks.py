@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from dicomnode.domain.glance import Look, Queue, glance
 from dicomnode.domain.sayings import saying
-from dicomnode.ledger import Transaction, audit_sinks, destinations, figures, pages, strangers
+from dicomnode.ledger import (
+    Transaction,
+    audit_sinks,
+    destinations,
+    figures,
+    pages,
+    presence,
+    strangers,
+)
 from dicomnode.services import quarantine
 from dicomnode.settings import Settings
 from dicomnode.web.site import Site
@@ -64,6 +71,7 @@ def overview(site: Site) -> Facts:
                 for role, seconds in sorted(figures.roles(tx).items())
             ],
             "arrivals": figures.arrivals(tx),
+            "gpus": presence.gpus(tx),
             "queues": figures.queues(tx),
             "states": figures.states(tx),
             "destinations": all_destinations(tx, settings),
@@ -76,7 +84,6 @@ def overview(site: Site) -> Facts:
             "day": figures.day(tx),
         }
     facts["disk"] = disk(site)
-    facts["gpus"] = [asdict(one) for one in site.gpus.read()]
     facts["quarantined"] = quarantine.count(site.spool)
     facts["answers"] = [
         {"question": one.question, "level": one.level, "short": one.short, "says": one.says}

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from dicomnode import __version__
-from dicomnode.ledger import Transaction, audit_sinks, destinations, figures, pages
+from dicomnode.ledger import Transaction, audit_sinks, destinations, figures, pages, presence
 from dicomnode.services import quarantine
 from dicomnode.web.looks import disk
 from dicomnode.web.site import Site
@@ -86,10 +86,6 @@ class Metrics:
             self._disk.labels("total").set(room["total_bytes"])
             self._disk.labels("free").set(room["free_bytes"])
             self._least.set(room["min_free_bytes"])
-            self._gpu.clear()
-            for gpu in site.gpus.read():
-                self._gpu.labels(gpu.index, "total").set(gpu.total_bytes)
-                self._gpu.labels(gpu.index, "used").set(gpu.used_bytes)
             self._quarantined.set(quarantine.count(site.spool))
             return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
@@ -116,7 +112,7 @@ class Metrics:
 
     def _look(self, tx: Transaction, site: Site) -> None:
         for gauge in (self._states, self._deliveries, self._silent, self._attention, self._depth,
-                      self._age, self._failures, self._paused):  # fmt: skip
+                      self._age, self._failures, self._paused, self._gpu):  # fmt: skip
             gauge.clear()  # what is no more is not said any more
         for of, state, count in _of(figures.states(tx)):
             self._states.labels(of, state).set(count)
@@ -130,6 +126,9 @@ class Metrics:
             row = known.get(name, {})
             self._failures.labels(name).set(row.get("failures", 0))
             self._paused.labels(name).set(1 if row.get("paused_at") else 0)
+        for gpu in presence.gpus(tx):
+            self._gpu.labels(gpu["index"], "total").set(gpu["total_bytes"])
+            self._gpu.labels(gpu["index"], "used").set(gpu["used_bytes"])
         for role, seconds in figures.roles(tx).items():
             self._silent.labels(role).set(seconds)
         for code, number in pages.how_much_attention(tx).items():

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment
 from starlette.responses import Response
 
-from dicomnode.gpus import Gpus
 from dicomnode.ledger import Ledger
 from dicomnode.settings import Settings
 from dicomnode.spool import Spool
@@ -40,7 +39,6 @@ class Site:
     templates: Environment
     metrics: Metrics
     fetcher: Fetcher
-    gpus: Gpus = field(default_factory=Gpus)
     viewings: Viewings = field(default_factory=Viewings)
     tries: Limiter = field(default_factory=lambda: Limiter(TRIES, TRY_SECONDS))
     tries_of_address: Limiter = field(

@@ -1,4 +1,4 @@
-"""GPU memory in the metrics and on the page: with NVML's own binding, over a library of our own.
+"""GPU memory, with NVML's own binding over a library of our own, from the driver to the page.
 
 The library has the driver's name and a few of its functions, and is loaded as that would be. Each
 case is a process of its own: a library that is loaded once stays.
@@ -6,7 +6,6 @@ case is a process of its own: a library that is loaded once stays.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,91 +14,102 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-TESTS = Path(__file__).parents[1]
-ASK = """
-import json, sys
-from pathlib import Path
+from nodes import Node
+from peers import wait_until
+from prometheus_client.parser import text_string_to_metric_families
 from web_kit import Web
-from dicomnode.ledger import Ledger, nodes
-from dicomnode.ledger.schema import upgrade
-folder = Path(sys.argv[1])
-ledger = Ledger(f"sqlite:///{folder}/ledger.sqlite", "node-1")
-upgrade(ledger)
-with ledger.transaction() as tx:
-    nodes.register_node(tx, "DICOMNODE", "key-1")
-web = Web(folder, ledger)
-web.add_users()
-program = web.program("vera")
-answers = {
-    "facts": program.get("/api/overview").json()["gpus"],
-    "text": web.browser("vera").get("/").text,
-    "metrics": [line for line in program.get("/metrics").text.splitlines() if "gpu" in line],
-    "torch": "torch" in sys.modules,
-}
-print(json.dumps(answers))
+
+from dicomnode.ledger import Ledger, presence
+
+LIBRARY = Path(__file__).parents[1] / "nvml.c"
+ASK = """
+from dicomnode import logs
+from dicomnode.gpus import Gpus
+logs.set_up("work")
+gpus = Gpus()
+print(gpus.read())
+print(gpus.read())
 """
+H200 = {"index": 0, "name": "Fake H200", "total_bytes": 150 * 10**9, "used_bytes": 30 * 10**9}
+L4 = {"index": 1, "name": "Fake L4", "total_bytes": 24 * 10**9, "used_bytes": 0}
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def library(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("nvml")
-    target = folder / "libnvidia-ml.so.1"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(target), str(TESTS / "nvml.c")], check=True)
-    return folder
+    target = str(folder / "libnvidia-ml.so.1")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", target, str(LIBRARY)], check=True)
+    return str(folder)
 
 
-@pytest.fixture
-def ask(tmp_path: Path) -> Callable[..., Any]:
-    def asked(**environment: str) -> Any:
-        paths = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-        done = subprocess.run(
-            [sys.executable, "-c", ASK, str(tmp_path)],
-            env={**os.environ, "PYTHONPATH": paths, **environment},
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return {**json.loads(done.stdout.splitlines()[-1]), "log": done.stderr}
-
-    return asked
-
-
-@pytest.mark.peer("cc")
-def test_the_memory_of_each_gpu_is_told(library: Path, ask: Callable[..., Any]) -> None:
-    found = ask(LD_LIBRARY_PATH=str(library))
-    assert found["facts"] == [
-        {"index": 0, "name": "Fake H200", "total_bytes": 150 * 10**9, "used_bytes": 30 * 10**9},
-        {"index": 1, "name": "Fake L4", "total_bytes": 24 * 10**9, "used_bytes": 0},
-    ]
-    samples = dict(line.rsplit(" ", 1) for line in found["metrics"] if line[0] != "#")
-    assert {name: float(value) for name, value in samples.items()} == {
-        'dicomnode_gpu_memory_bytes{gpu="0",which="total"}': 150e9,
-        'dicomnode_gpu_memory_bytes{gpu="0",which="used"}': 30e9,
-        'dicomnode_gpu_memory_bytes{gpu="1",which="total"}': 24e9,
-        'dicomnode_gpu_memory_bytes{gpu="1",which="used"}': 0.0,
-    }
-    assert "Fake H200" in found["text"]
-    assert "120.0 GB free" in found["text"]
-    assert not found["torch"], "the page loads no model"
+def ask(**environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", ASK],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 @pytest.mark.peer("cc")
-def test_a_gpu_that_is_lost_is_logged_and_the_page_lives(
-    library: Path, ask: Callable[..., Any]
+def test_the_role_work_tells_what_its_driver_says(
+    library: str, node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = ask(LD_LIBRARY_PATH=str(library), NVML_SECOND_FAULT="15")
-    assert found["facts"] == []
-    assert not [line for line in found["metrics"] if line[0] != "#"]
-    assert found["log"].count("GPU_UNREADABLE") == 1, "once, not with every look"
+    monkeypatch.setenv("LD_LIBRARY_PATH", library)
+    running = node("work")
+
+    def told() -> list[dict[str, Any]]:
+        with running.ledger.looking() as tx:
+            return presence.gpus(tx)
+
+    wait_until(told, 30, "the role has given a sign of life")
+    assert told() == [H200, L4]
 
 
-def test_without_a_driver_there_is_no_sample_and_no_complaint(
-    ask: Callable[..., Any], tmp_path: Path
-) -> None:
+@pytest.mark.peer("cc")
+def test_a_gpu_that_is_lost_is_logged_once(library: str) -> None:
+    done = ask(LD_LIBRARY_PATH=library, NVML_SECOND_FAULT="15")
+    assert done.stdout == "()\n()\n"
+    assert done.stderr.count("GPU_UNREADABLE") == 1
+
+
+def test_without_a_driver_there_is_none_and_no_complaint() -> None:
     if any(Path("/proc/driver").glob("nvidia")):
         pytest.skip("this machine has NVIDIA's driver")
-    found = ask()
-    assert found["facts"] == []
-    assert not [line for line in found["metrics"] if line[0] != "#"]
-    assert "GPU_UNREADABLE" not in found["log"]
-    assert "<h2>GPU" not in found["text"]
+    done = ask()
+    assert done.stdout == "()\n()\n"
+    assert "GPU_UNREADABLE" not in done.stderr
+
+
+def samples(web: Web) -> dict[tuple[str, str], float]:
+    text = web.program("vera").get("/metrics").text
+    return {
+        (sample.labels["gpu"], sample.labels["which"]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "dicomnode_gpu_memory_bytes"
+    }
+
+
+def test_page_and_metrics_say_it_as_long_as_it_is_fresh(
+    web: Web, ledger: Ledger, clock: Any
+) -> None:
+    assert samples(web) == {}
+    assert "<h2>GPU" not in web.browser("vera").get("/").text
+    with ledger.transaction() as tx:
+        presence.beat(tx, "work", 1, "waits", [H200, L4])
+        presence.beat(tx, "send", 2, "waits")
+    assert web.program("vera").get("/api/overview").json()["gpus"] == [H200, L4]
+    assert samples(web) == {
+        ("0", "total"): 150e9, ("0", "used"): 30e9, ("1", "total"): 24e9, ("1", "used"): 0.0,
+    }  # fmt: skip
+    text = web.browser("vera").get("/").text
+    assert "120.0 GB free" in text
+    assert "Fake H200" in text
+    clock.forward(60)
+    assert samples(web) == {}, "a role that is silent knows nothing of now"
+    assert web.program("vera").get("/api/overview").json()["gpus"] == []

@@ -110,6 +110,7 @@ def upgrade() -> None:
         sa.Column("role", sa.String(length=64), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=False),
         sa.Column("doing", sa.Text(), nullable=False),
+        sa.Column("gpus", sa.JSON(), nullable=True),
         sa.Column("started_at", UtcDateTime(), nullable=False),
         sa.Column("seen_at", UtcDateTime(), nullable=False),
         sa.ForeignKeyConstraint(["node_id"], ["node.id"], name=op.f("fk_worker_node_id")),
