@@ -13,6 +13,15 @@ class Node(TypedDict):
     started_at: str
 
 
+class Gpu(TypedDict):
+    """A GPU as the role `work` saw it last; its memory in bytes, by whatever process."""
+
+    index: int
+    name: str
+    total_bytes: int
+    used_bytes: int
+
+
 class Role(TypedDict):
     """A role that runs, or gave a sign of life not long ago."""
 
@@ -21,6 +30,7 @@ class Role(TypedDict):
     role: str
     pid: int
     doing: str
+    gpus: list[Gpu]
     started_at: str
     seen_at: str
     silent: bool
