@@ -21,6 +21,8 @@ from dicomnode.quiet import quiet_pydicom
 BEGINNING_BYTES = 1 << 20
 """Of a data set: group 0012 and Study Instance UID (0020,000D) lie in it."""
 _AFTER = 0x0020000E
+_DAMAGED = (ValueError, LookupError, NotImplementedError, BytesLengthException)
+"""What pydicom raises at values that are none; NotImplementedError at unknown representations."""
 
 
 def read_subject(path: Path) -> Subject:
@@ -62,7 +64,7 @@ def _beginning(path: Path) -> Dataset:
         return read_dataset(
             BytesIO(data), uid.is_implicit_VR, uid.is_little_endian, stop_when=_is_past
         )
-    except (EOFError, ValueError, KeyError, zlib.error, BytesLengthException) as error:
+    except (EOFError, zlib.error, *_DAMAGED) as error:
         raise UnreadableError(f"whose it is cannot be read ({type(error).__name__})") from error
 
 
@@ -73,7 +75,7 @@ def _is_past(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 def _text(dataset: Dataset, keyword: str) -> str:
     try:
         value = dataset.get(keyword)
-    except (ValueError, LookupError, BytesLengthException) as error:
+    except _DAMAGED as error:
         raise UnreadableError(f"{keyword} cannot be read ({type(error).__name__})") from error
     return "" if value is None else str(value).strip()
 

@@ -150,12 +150,13 @@ def _identifier(study_uid: str) -> bytes:
 
 
 def _patient(context: Context, study_uid: str, paths: Sequence[str]) -> Patient | None:
+    """Return whose a study is; None where nothing says it: no file may hold up the trail."""
     for path in paths:
-        with contextlib.suppress(FileNotFoundError, UnreadableError):
+        with contextlib.suppress(OSError, UnreadableError):
             return read_patient(context.spool.path(path))
     try:
         return Patient(**json.loads(_note(context, study_uid).read_bytes()))
-    except FileNotFoundError:
+    except (OSError, ValueError, TypeError):  # there is none, or a power cut has left it empty
         return None
 
 
@@ -174,7 +175,8 @@ def remover(context: Context) -> Callable[[str], None]:
     def remove(path: str) -> None:
         study_uid = Path(path).parts[1]
         if policy.sinks and policy.patients and study_uid not in noted:
-            with contextlib.suppress(FileNotFoundError, UnreadableError):
+            # A full disk above all needs what goes to go: then the message names the study alone.
+            with contextlib.suppress(OSError, UnreadableError):
                 _keep(context, study_uid, read_patient(context.spool.path(path)))
                 noted.add(study_uid)
         context.spool.remove(path)

@@ -36,7 +36,7 @@ from dicomnode.ledger.outbox import record_now as record
 from dicomnode.ledger.schema import upgrade
 from dicomnode.ledger.tables import association, audit, event
 from dicomnode.network.association import Outcome
-from dicomnode.services.auditing import keep_in_files, remove_old_files
+from dicomnode.services.auditing import keep_in_files, remove_old_files, remover
 from dicomnode.services.common import Context
 from dicomnode.services.desk import Desk, Item, LocalLine
 from dicomnode.services.messages import Store
@@ -237,6 +237,20 @@ def test_a_purge_still_names_the_patient(house: House) -> None:
     assert patient_of(deleted) == ("4711", "Müller^Jörg")
     assert [one.get("NumberOfInstances") for one in deleted.iter("SOPClass")] == ["2"]
     assert not note.exists()  # nobody needs it any more
+
+
+def test_what_cannot_be_noted_goes_all_the_same(house: House) -> None:
+    """As on a full disk, which a purge is to relieve."""
+    line = house.associate()
+    house.come(line, "1.2.3.1")
+    line.leave(Outcome.RELEASED)
+    house.told()
+    (house.spool.root / "audit").write_text("no folder")
+    remove = remover(house.context)
+    for path in list(house.spool.stored_instances()):
+        remove(path)
+    assert not list(house.spool.stored_instances())
+    (house.spool.root / "audit").unlink()
 
 
 def test_without_bytes_the_study_stands_alone(house: House) -> None:

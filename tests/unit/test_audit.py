@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from audit_kit import details, event_of, objects, parsed, patient_of, study_of, type_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom.sr._concepts_dict import concepts
+from small_ct import encoded, instance
 
 from dicomnode.domain import audit, audit_acts
 from dicomnode.domain.audit import clean, encode
 from dicomnode.domain.audit_acts import AUDITED, Act, Here, Other, Patient, message_of
+from dicomnode.instances import file_prefix
+from dicomnode.instances.fields import UnreadableError
+from dicomnode.instances.subjects import read_patient
 
+EXPLICIT = "1.2.840.10008.1.2.1"
 AT = datetime(2026, 3, 1, 12, 30, 5, 250_000, tzinfo=UTC)
 HERE = Here(node_id="node-1", ae_title="DICOMNODE", host="ct-node", site="Hospital")
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -276,3 +284,25 @@ def test_what_is_audited_is_told_in_one_table() -> None:
     assert audit_acts.FAILED <= AUDITED
     with pytest.raises(KeyError):
         message_of(Act(kind="STUDY_BEGAN", at=AT), HERE)
+
+
+# Whose a study is
+
+
+def test_damaged_headers_are_read_or_refused(tmp_path: Path) -> None:
+    path, draw = tmp_path / "a.dcm", random.Random(5)
+    whole = file_prefix(CT, "1.2.3.4", EXPLICIT) + encoded(instance(IssuerOfPatientID="X"))
+    found = whole.index(b"PN")
+    path.write_bytes(whole[:found] + b"PQ" + whole[found + 2 :])
+    with pytest.raises(UnreadableError, match="PatientName cannot be read"):
+        read_patient(path)
+    read = 0
+    for _ in range(500):
+        data = bytearray(whole)
+        for _ in range(draw.randint(1, 4)):
+            data[draw.randrange(132, whole.index(b"CHEST"))] = draw.randrange(256)
+        path.write_bytes(data)
+        with contextlib.suppress(UnreadableError):
+            read_patient(path)
+            read += 1
+    assert 100 < read < 500
