@@ -140,6 +140,13 @@ def put_back(settings: Settings, ledger: Ledger, name: str, who: str) -> PutBack
         LedgerError: the ledger or the disk cannot take it now; it stays in quarantine.
         RoleIsRunningError: somebody else puts something back at this moment.
     """
+    try:
+        return _put_back(settings, ledger, name, who)
+    except OSError as error:
+        raise LedgerError(f"the spool cannot be used: {error}") from error
+
+
+def _put_back(settings: Settings, ledger: Ledger, name: str, who: str) -> PutBack | None:
     spool = Spool(settings.spool_folder, NAME)
     with spool.only(NAME):
         spool.clear_tmp()

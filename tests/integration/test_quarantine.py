@@ -222,6 +222,12 @@ def test_a_full_disk_or_another_hand_leaves_it_where_it_is(receiver: Node) -> No
     full = settings.model_copy(update={"limits": limits})
     with pytest.raises(LedgerError):
         quarantine.put_back(full, receiver.ledger, name, "olga")
+    tmp = receiver.spool / "tmp" / quarantine.NAME
+    tmp.rmdir()
+    tmp.write_text("no folder")
+    with pytest.raises(LedgerError, match="spool"):
+        back(receiver, name)
+    tmp.unlink()
     with Spool(receiver.spool).only(quarantine.NAME), pytest.raises(RoleIsRunningError):
         back(receiver, name)
     assert back(receiver, name) is not None
