@@ -69,7 +69,8 @@ test-image: $(VENV)/.test
 # The operator's page in a real browser, on a node with real traffic, behind nginx, and scraped by
 # Prometheus: two minutes. Needs apt's chromium, orthanc, dcmtk, nginx-light and prometheus.
 test-web: $(VENV)/.test
-	DICOMNODE_BROWSER=1 $(BIN)/python -m pytest tests/web
+	DICOMNODE_BROWSER=1 $(BIN)/python -m pytest \
+	  tests/web/test_browser.py tests/web/test_proxy.py tests/web/test_prometheus.py
 
 # Thousands of histories of studies through the ledger: minutes.
 test-histories: $(VENV)/.test
