@@ -46,3 +46,26 @@ def test_a_rule_has_to_name_what_its_model_takes(
     (line,) = found
     assert line.startswith(f"{config}:2:19: rules.0.model: ")
     assert fault in line
+
+
+@pytest.mark.parametrize(
+    ("smaller", "fault"),
+    [
+        ("tiny-mr: tiny-mr", ""),
+        ("demo: none", "no model is named 'none'"),
+        ("none: demo", "no model is named 'none'"),
+        ("demo: total-v2-fast", "total-v2-fast"),
+    ],
+)
+def test_smaller_models_have_to_be_ready(
+    models: Path, smaller: str, fault: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(f"work:\n  model_folders: [{models}]\n  smaller_models:\n    {smaller}\n")
+    found = check_models(parse(config.read_text(), config), config)
+    if not fault:
+        assert found == []
+        return
+    (line,) = found
+    assert line.startswith(f"{config}:4:5: work.smaller_models.{smaller.split(':')[0]}: ")
+    assert fault in line
