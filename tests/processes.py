@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -137,6 +138,11 @@ def trend(times: Sequence[float], values: Sequence[float]) -> Trend:
     )
 
 
+def _parts(seen: list[Memory], steps: int) -> list[list[Memory]]:
+    edges = [len(seen) * step // steps for step in range(steps + 1)]
+    return [seen[start:end] for start, end in pairwise(edges)]
+
+
 class MemoryWatch:
     """Looks at the memory of every process of a node, again and again, from a thread.
 
@@ -189,6 +195,13 @@ class MemoryWatch:
                 )
                 self.times.setdefault(kind, []).append(now)
                 self.memory.setdefault(kind, []).append(whole)
+
+    def course(self, steps: int) -> dict[str, list[float]]:
+        """Return the least own memory of each kind in each of so many steps of the whole time."""
+        return {
+            kind: [min(one.own for one in step) for step in _parts(seen, steps)]
+            for kind, seen in self.memory.items()
+        }
 
     def trends(self, since: float) -> dict[str, Trend]:
         """Return the trend of each kind's own memory, MiB over hours, from `since` on."""
