@@ -24,6 +24,7 @@ from dicomnode.engines.local import LocalEngine, Stopped
 from dicomnode.errors import EngineError, LedgerError, Refusal
 from dicomnode.gpus import Gpus
 from dicomnode.ledger import completing, jobs
+from dicomnode.memory import give_back
 from dicomnode.services.common import Context, beat_until_stopped, role
 from dicomnode.services.crew import Crew
 from dicomnode.services.devices import devices, left_to_others
@@ -131,6 +132,7 @@ class Worker:
             "outcome": outcome,
         }
         log.info("JOB_ENDED", extra={"fields": fields})
+        give_back()
         return True
 
     def _analyze(self, job: Job, plan: Plan) -> str:
