@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from dicomnode.commands.common import DONE, FAILED, AsJson, ConfigOption, out, say, tell
 from dicomnode.settings import load
@@ -52,10 +53,14 @@ def list_(
     if as_json:
         say(facts)
         return
-    table = Table("name", "since", "from", "bytes", "why", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "since", "from", "bytes"):
+        table.add_column(column, no_wrap=True)  # a name is what the other commands take
+    table.add_column("why")
     for one in facts["files"]:
         why = f"{one['code']}: {saying(one['code']).what} {one['detail']}"
-        table.add_row(one["name"], one["since"][:19], one["calling_ae"], str(one["size"]), why)
+        cells = (one["name"], one["since"][:19], one["calling_ae"], str(one["size"]), why)
+        table.add_row(*map(Text, cells))  # what a peer has written is no markup
     out.print(table)
     out.print(f"{facts['count']} files, {facts['bytes']} bytes", highlight=False)
 

@@ -314,7 +314,8 @@ def test_two_reports_commit_once(archive: MakeArchive, sending: MakeSending, clo
     kit = sending(there.port)
     kit.give()
     kit.send()
-    wait_until(lambda: len(there.answers) == 2, 5, "both are answered")
+    # The second may come when the association of the first has been released.
+    wait_until(lambda: there.answers, 5, "one is answered")
     assert there.answers[0] == 0x0000
     assert states(kit) == {"COMMITTED"}
     assert kit.events().count("COMMITTED") == 3
