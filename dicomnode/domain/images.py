@@ -103,7 +103,7 @@ _NO_CONTRAST = frozenset({"", "NO", "NONE", "N", "NATIVE", "WITHOUT", "UNENHANCE
 _DEFAULTS: dict[str, Any] = {item.name: item.default for item in fields(ImageFacts)}
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def encode(facts: ImageFacts) -> str:
     """Return facts as canonical JSON without what is not stated: equal facts, equal text."""
     stated = {
@@ -114,7 +114,7 @@ def encode(facts: ImageFacts) -> str:
     return json.dumps(stated, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def decode(text: str) -> ImageFacts:
     """Return the facts that `encode` made a text of; names that are not known are passed over."""
     found: dict[str, Any] = json.loads(text or "{}")

@@ -40,7 +40,7 @@ from dicomnode.instances.scanning import PIXEL_TAGS, UNDEFINED, Scanner, Unusual
 MAX_INFLATED = 1 << 30
 """Bytes of a deflated data set at most."""
 _PIECE = 1 << 20
-_REMEMBERED = 256
+_REMEMBERED = 64
 _MAX_VALUE = 1 << 20
 """Bytes of a value that pydicom loads; of what is longer nothing is needed here."""
 

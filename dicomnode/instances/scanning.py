@@ -252,7 +252,7 @@ class Scanner:
         return _value(bytes(self._kept[start:end]), vr)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _value(data: bytes, vr: bytes) -> Value:
     """Read a value; the instances of a series agree in most of them."""
     if vr == b"US":
