@@ -17,6 +17,7 @@ from dicomnode.domain.outcomes import Outcome, Refuse, Retry
 from dicomnode.domain.records import Delivery
 from dicomnode.domain.web import Web
 from dicomnode.ledger import substitution
+from dicomnode.memory import give_back
 from dicomnode.network.progress import Pace
 from dicomnode.network.query import find_study
 from dicomnode.network.scu import ConnectError, StorageAssociation, associate
@@ -71,6 +72,7 @@ class PeerSender(Sender):
                 )
                 if self._asker is not None:
                     self._asker.ask_over(association)
+            give_back()  # an association is a ring of objects, which Python finds late
         except ConnectError as error:
             self._stay_away(Retry(error.code, error.detail))
 
