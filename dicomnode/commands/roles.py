@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
+
 import typer
 
 from dicomnode import logs
@@ -27,10 +30,7 @@ def receive(config: Config = None, config_option: ConfigOption = None) -> None:
 
     For example: dicomnode receive dicomnode.yaml
     """
-    from dicomnode.services import receive as service
-
-    logs.set_up("receive")
-    service.run(settings_of(config, config_option), find_config(config or config_option))
+    _run("receive", config, config_option)
 
 
 def tick(config: Config = None, config_option: ConfigOption = None) -> None:
@@ -38,10 +38,7 @@ def tick(config: Config = None, config_option: ConfigOption = None) -> None:
 
     For example: dicomnode tick dicomnode.yaml
     """
-    from dicomnode.services import tick as service
-
-    logs.set_up("tick")
-    service.run(settings_of(config, config_option), find_config(config or config_option))
+    _run("tick", config, config_option)
 
 
 def work(config: Config = None, config_option: ConfigOption = None) -> None:
@@ -49,10 +46,7 @@ def work(config: Config = None, config_option: ConfigOption = None) -> None:
 
     For example: dicomnode work dicomnode.yaml
     """
-    from dicomnode.services import work as service
-
-    logs.set_up("work")
-    service.run(settings_of(config, config_option), find_config(config or config_option))
+    _run("work", config, config_option)
 
 
 def send(config: Config = None, config_option: ConfigOption = None) -> None:
@@ -60,10 +54,7 @@ def send(config: Config = None, config_option: ConfigOption = None) -> None:
 
     For example: dicomnode send dicomnode.yaml
     """
-    from dicomnode.services import send as service
-
-    logs.set_up("send")
-    service.run(settings_of(config, config_option), find_config(config or config_option))
+    _run("send", config, config_option)
 
 
 def web(config: Config = None, config_option: ConfigOption = None) -> None:
@@ -76,6 +67,13 @@ def web(config: Config = None, config_option: ConfigOption = None) -> None:
     logs.set_up("web")
     path = find_config(config or config_option).absolute()
     serving.run(settings_of(path, None), path)
+
+
+def _run(role: str, config: Path | None, config_option: Path | None) -> None:
+    # Loaded here: a role loads what it needs and nothing else.
+    service = import_module(f"dicomnode.services.{role}")
+    logs.set_up(role)
+    service.run(settings_of(config, config_option), find_config(config or config_option))
 
 
 COMMANDS = (run, receive, tick, work, send, web)

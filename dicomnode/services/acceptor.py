@@ -19,6 +19,7 @@ from typing import Any
 from dicomnode import logs
 from dicomnode.domain.associations import AssociationRequest, Rejected
 from dicomnode.instances import Headers
+from dicomnode.memory import settle
 from dicomnode.network import tls
 from dicomnode.network.acceptor import Acceptor, Listener
 from dicomnode.network.association import Outcome
@@ -165,6 +166,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logs.set_up(NAME)
     allow_many_files()
+    settle()
     serve(socket.socket(fileno=int(sys.argv[1])))
     sys.stderr.flush()
     os._exit(0)  # threads that wait for their peers are not waited for

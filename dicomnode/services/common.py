@@ -20,6 +20,7 @@ from dicomnode.errors import DicomnodeError, LedgerError
 from dicomnode.gpus import Gpu
 from dicomnode.ledger import Ledger, nodes, presence
 from dicomnode.ledger.schema import upgrade
+from dicomnode.memory import settle
 from dicomnode.services.notifying import ALIVE, READY, STOPPING, notify
 from dicomnode.services.reloading import reload_on_hangup
 from dicomnode.settings import Settings
@@ -101,6 +102,7 @@ def role(settings: Settings, name: str, config: Path | None = None) -> Iterator[
         name: of the role.
         config: where they were read from, and are again at SIGHUP.
     """
+    settle()
     context = open_context(settings, name)
 
     def end(_number: int, _frame: FrameType | None) -> None:
