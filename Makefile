@@ -123,7 +123,7 @@ bench-receive: $(VENV)/.test
 	DICOMNODE_LARGE=1 $(BIN)/python -m pytest -k gigabyte tests/integration/test_receive_load.py
 
 # Studies from four senders at once, with inference and Orthanc as the archive: speed, and the memory
-# of each process. Some 15 minutes on two idle cores; DICOMNODE_HURRIED=1 where others use them, too.
+# of each process. Some 8 minutes on two idle cores; DICOMNODE_HURRIED=1 where others use them, too.
 STUDIES ?= 100
 SLICES ?= 100
 MATRIX ?= 128

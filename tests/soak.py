@@ -3,7 +3,8 @@
 Each sender is DCMTK's storescu. It brings one study after the other, and begins the next one when
 the results of the last lie in the archive: as many studies are on their way as there are senders,
 from the first to the last. Every sender has patients of its own and a body of its own.
-Somebody reads the metrics meanwhile, as Prometheus does.
+Somebody reads the metrics meanwhile, as Prometheus does. Before all that they bring the backlog of
+an archive: studies too old to be analysed, until the acceptors keep as many headers as they may.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ MEMORY_SECONDS = 1.0
 WARM_STUDIES = 0.2
 """Of all studies: memory is judged when these have arrived, and the caches are full."""
 FIELD_MM, LENGTH_MM = 384.0, 300.0
+BACKLOG_MATRIX = 16
+LONG_AGO = datetime(2001, 1, 1, 12, 0, 0)  # noqa: DTZ001 - local, as a scanner's
+MAX_STUDY_AGE_DAYS = 3652.0
 
 
 @dataclass(slots=True)
@@ -52,6 +56,9 @@ class Senders:
     node: Node
     size: Size
     is_stored: Callable[[str], bool]
+    studies: int
+    series_of: Callable[[int, int], list[bytes]]
+    """The files of a study, of the sender with an index and the study's number from 1."""
     dcmtk: Dcmtk = field(default_factory=Dcmtk)
     sent: dict[str, Sent] = field(default_factory=dict)
     done: threading.Event = field(default_factory=threading.Event)
@@ -59,7 +66,7 @@ class Senders:
     _faults: list[BaseException] = field(default_factory=list)
 
     def start(self) -> None:
-        numbers = iter(range(1, self.size.studies + 1))
+        numbers = iter(range(1, self.studies + 1))
         lock = threading.Lock()
 
         def taken() -> Iterator[int]:
@@ -89,11 +96,8 @@ class Senders:
 
     def _run(self, index: int, numbers: Iterator[int]) -> None:
         try:
-            hu, affine = body(index, self.size)
             for number in numbers:
-                subject = Subject(patient_id=f"SOAK{number}", accession=f"SOAK{number}")
-                options = SeriesOptions(seed=number, subject=subject)
-                uid = self._send(write_series(hu, affine, options), f"CT{index + 1}")
+                uid = self._send(self.series_of(index, number), f"CT{index + 1}")
                 while not (self.is_stored(uid) or self.done.is_set()):
                     self.done.wait(LOOK_SECONDS)
         except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
@@ -127,6 +131,30 @@ def body(index: int, size: Size) -> tuple[Any, Any]:
     affine[:3, 3] = [FIELD_MM / 2, FIELD_MM / 2 + 40.0, -LENGTH_MM / 2]
     hu, _ = Body(5 + index).render((size.matrix, size.matrix, size.slices), affine)
     return hu, affine
+
+
+def load(node: Node, size: Size, is_stored: Callable[[str], bool]) -> Senders:
+    """Return senders of studies that are analysed, each the next when its last one is stored."""
+    bodies = [body(index, size) for index in range(size.senders)]
+
+    def series_of(index: int, number: int) -> list[bytes]:
+        subject = Subject(patient_id=f"SOAK{number}", accession=f"SOAK{number}")
+        return write_series(*bodies[index], SeriesOptions(seed=number, subject=subject))
+
+    return Senders(node, size, is_stored, size.studies, series_of)
+
+
+def backlog(node: Node, size: Size) -> Senders:
+    """Return senders of what is too old to be analysed, one study after the other."""
+    hu = np.zeros((BACKLOG_MATRIX, BACKLOG_MATRIX, size.slices), np.int16)
+    pixel, slice_mm = FIELD_MM / BACKLOG_MATRIX, LENGTH_MM / size.slices
+
+    def series_of(_index: int, number: int) -> list[bytes]:
+        subject = Subject(patient_id=f"OLD{number}", accession=f"OLD{number}", started=LONG_AGO)
+        options = SeriesOptions(seed=size.studies + number, subject=subject)
+        return write_series(hu, np.diag([pixel, pixel, slice_mm, 1.0]), options)
+
+    return Senders(node, size, lambda _uid: True, size.backlog, series_of)
 
 
 def stored_studies(node: Node) -> dict[str, Stored]:
@@ -171,8 +199,13 @@ def soak(node: Node, orthanc: Orthanc, size: Size, say: Callable[[str], None]) -
         size: of the load.
         say: is told the progress, a line each.
     """
+    old = backlog(node, size)
+    old.start()
+    while old.are_busy:
+        time.sleep(LOOK_SECONDS)
+    say(f"a backlog of {len(old.sent)} studies has come")
     stored: dict[str, Stored] = {}
-    senders = Senders(node, size, lambda uid: uid in stored)
+    senders = load(node, size, lambda uid: uid in stored)
     warm, warm_since = max(1, int(WARM_STUDIES * size.studies)), time.monotonic()
     token = Users(node.settings.users_file).add_token("prometheus", 1.0)
     scrape_at = told = 0.0
@@ -199,7 +232,7 @@ def soak(node: Node, orthanc: Orthanc, size: Size, say: Callable[[str], None]) -
             senders.end()
         seconds = time.monotonic() - began
     memory.check()
-    proof = prove_instances(node, senders.sent)
+    proof = prove_instances(node, senders.sent | old.sent)
     files = {path.stem: path for path in node.files()}
     proof += prove_results(senders.sent, orthanc, files)
     return Report(
@@ -257,6 +290,7 @@ def overrides(size: Size) -> dict[str, Any]:
             for number in range(1, size.senders + 1)
         },
         "web": {"enabled": True},
+        "assembly": {"max_study_age_days": MAX_STUDY_AGE_DAYS},
         # A lease of the default length; a new process would hide a leak of the analysis.
         "work": {"lease_seconds": 60.0, "jobs_per_process": 100_000},
     }

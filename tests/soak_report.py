@@ -12,10 +12,9 @@ import numpy as np
 from processes import MemoryWatch, Trend
 
 STEPS = 10
-CACHES_MIB = 4.0
+CACHES_MIB = 2.0
 """What a process may still take for caches that have a bound: 2 MB of pages for each connection to
-SQLite; an acceptor the last 4096 values of headers, of which 28,000 instances fill 1 MiB. In a run
-ten times as long (`make soak STUDIES=1000`) the same bound is ten times as sharp."""
+SQLite. In a run ten times as long (`make soak STUDIES=1000`) it is ten times as sharp."""
 STAGES = ("closes", "waits", "is analysed", "is delivered")
 
 
@@ -27,6 +26,8 @@ class Size:
     slices: int
     matrix: int
     """Rows and columns; the field of view stays."""
+    backlog: int = 0
+    """Studies that come before, too old to be analysed."""
     senders: int = 4
     quiet_seconds: float = 10.0
     """After the last instance; by it alone a study is known to be whole here."""
@@ -114,6 +115,7 @@ class Report:
         rows = [
             ("studies; slices each, matrix", f"{self.size.studies}; {self.size.slices}, "
              f"{self.size.matrix}x{self.size.matrix}"),
+            ("before them, too old to be analysed", f"{self.size.backlog} of {self.size.slices}"),
             ("senders at once", str(self.size.senders)),
             ("quiet time that closes a study", f"{self.size.quiet_seconds:g} s"),
             ("the analysis gives way to others", "no" if self.size.hurried else "yes"),
@@ -126,7 +128,8 @@ class Report:
             ("last slice to stored, p95", f"{self.quantile(0.95):.1f} s"),
             ("of it, medians", steps),
             ("the analysis alone (median)", f"{computed:.1f} s"),
-            ("instances lost", str(instances - self.proof["instances"])),
+            ("instances lost, with the older ones",
+             str(instances + self.size.backlog * self.size.slices - self.proof["instances"])),
             ("current result sets in the archive", str(self.proof["studies"])),
         ]  # fmt: skip
         return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])

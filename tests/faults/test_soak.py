@@ -19,6 +19,8 @@ SLICES = int(os.environ.get("DICOMNODE_SLICES", "20"))
 MATRIX = int(os.environ.get("DICOMNODE_MATRIX", "64"))
 LONG = 50
 """Studies from which on the memory of each process is judged."""
+BACKLOG = 300 if STUDIES >= LONG else 2
+"""Studies that come before, as many as fill what the acceptors keep of headers."""
 HURRIED = STUDIES < LONG or bool(os.environ.get("DICOMNODE_HURRIED"))
 """The short form asks what arrives and not how fast."""
 
@@ -33,13 +35,16 @@ def test_every_study_is_stored_once_nothing_is_lost_and_memory_is_flat(
     node: Callable[..., Node], orthanc: Orthanc
 ) -> None:
     quiet = 10.0 if STUDIES >= LONG else 4.0
-    size = Size(studies=STUDIES, slices=SLICES, matrix=MATRIX, quiet_seconds=quiet, hurried=HURRIED)
+    size = Size(
+        studies=STUDIES, slices=SLICES, matrix=MATRIX, backlog=BACKLOG, quiet_seconds=quiet,
+        hurried=HURRIED,
+    )  # fmt: skip
     running = node(archive=orthanc, quiet_seconds=quiet, overrides=overrides(size))
     add_reader(running)
     running.start("run")
     report = soak(running, orthanc, size, _say)
     _say("\n" + report.speeds())
-    assert report.proof["instances"] == STUDIES * SLICES
+    assert report.proof["instances"] == (STUDIES + BACKLOG) * SLICES
     assert report.proof["studies"] == len(report.stored) == STUDIES
     assert report.proof["superseded"] == 0
     assert set(report.memory.memory) == {
