@@ -35,6 +35,7 @@ from dicomnode.instances.fields import (
     series_fields,
 )
 from dicomnode.instances.files import read_meta
+from dicomnode.instances.layouts import Layout, Layouts
 from dicomnode.instances.scanning import PIXEL_TAGS, UNDEFINED, Scanner, UnusualError
 
 MAX_INFLATED = 1 << 30
@@ -116,7 +117,8 @@ class Headers:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._known: OrderedDict[tuple[bytes | None, ...], SeriesFields] = OrderedDict()
+        self._known: OrderedDict[tuple[object, ...], SeriesFields] = OrderedDict()
+        self.layouts = Layouts()
 
     def begin(self, transfer_syntax: str) -> HeaderReader:
         """Return the reader of a data set that is about to come."""
@@ -129,8 +131,7 @@ class Headers:
             UnusualError: it takes the whole data set.
             UnreadableError: a UID is missing or malformed.
         """
-        raw = elements.raw(_SERIES_TAGS)
-        remembered = (syntax.key, *raw)
+        remembered = (syntax.key, *elements.shared())
         shared = self._known.get(remembered)
         if shared is None:
             shared = series_fields(elements.dataset, self._key)
@@ -171,6 +172,7 @@ class HeaderReader:
         self._outside = blake3() if deflated else self._as_it_came
         self._pixels = blake3()
         self._pixels_to_come = 0
+        self._layout: Layout | None = None
         self._fields: tuple[SeriesFields, InstanceFields] | None = None
         self._fault: UnreadableError | None = None
 
@@ -249,7 +251,7 @@ class HeaderReader:
     def _scan(self, data: bytes | memoryview) -> None:
         before, self._scanned = self._scanned, self._scanned + len(data)
         if self._scanner.is_searching:
-            self._scanner.feed(data)
+            self._search(data, is_first=not before)
             at = self._scanner.pixels_at
             if at is None:
                 self._outside.update(data)
@@ -270,8 +272,19 @@ class HeaderReader:
             if step < len(data):
                 self._outside.update(data[step:])
 
+    def _search(self, data: bytes | memoryview, *, is_first: bool) -> None:
+        scanner, layouts = self._scanner, self._headers.layouts
+        if is_first:
+            self._layout = layouts.find(data, explicit=not self._syntax.is_implicit)
+        if self._layout is not None:
+            scanner.follow(self._layout, data)
+            return
+        scanner.feed(data)
+        if is_first and (layout := scanner.layout(data, _SHARED)) is not None:
+            layouts.add(layout)
+
     def _read_fields(self) -> None:
-        elements = _Elements(self._scanner, self._syntax)
+        elements = _Elements(self._scanner, self._syntax, self._layout)
         try:
             self._fields = self._headers._fields(elements, self._syntax)
         except UnusualError:
@@ -301,9 +314,10 @@ class _Raw:
 class _Elements:
     """A scanner's elements in the clothes of a pydicom data set: plain values without its help."""
 
-    def __init__(self, scanner: Scanner, syntax: _Syntax) -> None:
+    def __init__(self, scanner: Scanner, syntax: _Syntax, layout: Layout | None) -> None:
         self._scanner = scanner
         self._syntax = syntax
+        self._layout = layout
         self.raw = scanner.raw
         self._dataset: Dataset | None = None
 
@@ -315,6 +329,16 @@ class _Elements:
                 BytesIO(self._scanner.kept), self._syntax.is_implicit, is_little_endian=True
             )
         return self._dataset
+
+    def shared(self) -> tuple[object, ...]:
+        """Return what decides on the fields of a series.
+
+        Raises:
+            UnusualError: a part of it was too long to be kept.
+        """
+        if self._layout is None:
+            return self.raw(_SERIES_TAGS)
+        return self._layout, *self._scanner.parts(self._layout.shared)
 
     def get(self, keyword: str) -> Any:
         tag, vr = _PLAIN.get(keyword, (0, b""))
@@ -348,6 +372,7 @@ _PLAIN = {
 }
 """Tag and value representation (PS3.6) of what `instance_fields` looks at in every image."""
 _SERIES_TAGS = tuple(int(Tag(keyword)) for keyword in SERIES_KEYWORDS)
+_SHARED = frozenset(_SERIES_TAGS)
 
 
 class _Watched:

@@ -2,15 +2,17 @@
 
 One pass over the top level of a data set in little endian, explicit or implicit VR, up to the
 pixel data; nested data sets are stepped over. Whatever is unusual, malformed or long is not judged
-here: the scanner gives up, and the whole is left to pydicom. Nothing but the standard library.
+here: the scanner gives up, and the whole is left to pydicom.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
+
+from dicomnode.instances.layouts import Layout, Places, layout_of
 
 PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 UNDEFINED = 0xFFFFFFFF
@@ -70,8 +72,9 @@ class Scanner:
         self._done = 0  # bytes of the data set that were stepped over
         self._skip = 0  # bytes still to come of an element that is not kept
         self._kept = bytearray()
-        self._places: dict[int, tuple[bytes, int, int]] = {}
+        self._places: Places = {}  # in what is kept
         self._seen: set[int] = set()
+        self._spans: list[tuple[int, int]] = []
 
     @property
     def is_searching(self) -> bool:
@@ -93,6 +96,30 @@ class Scanner:
         for start in range(0, len(data), _PIECE):
             if self.is_searching:  # the pixels of a large piece are not copied
                 self._take(data[start : start + _PIECE])
+
+    def follow(self, layout: Layout, data: bytes | memoryview) -> None:
+        """Take the first bytes of a data set of this layout, up to its pixels at least."""
+        self._kept += data[: layout.kept]
+        self._places = layout.places
+        self.pixels_at, self.pixels_length = layout.size, layout.pixels_length
+
+    def layout(self, data: bytes | memoryview, shared: Collection[int]) -> Layout | None:
+        """Return the layout of the data set whose first bytes these are, and were fed.
+
+        None where they do not reach its pixels, or something before those is not kept.
+
+        Args:
+            data: the bytes.
+            shared: tags of what the instances of a series agree in.
+        """
+        if not self._spans or self.pixels_at is None or self.pixels_at > len(data):
+            return None
+        if len(self._kept) != self._spans[-1][0]:
+            return None
+        return layout_of(
+            data, self._spans, self._places, shared, explicit=self._explicit,
+            pixels_length=self.pixels_length,
+        )  # fmt: skip
 
     def _take(self, data: bytes | memoryview) -> None:
         if self._skip:
@@ -127,6 +154,8 @@ class Scanner:
             end = start + length
             if length <= _MAX_KEPT and end > len(buffer):
                 raise _CutError
+        is_known_by = start if length != UNDEFINED else end
+        self._spans.append((self._done + place, self._done + is_known_by))
         self._seen.add(tag)
         self._places.pop(tag, None)
         if end - start <= _MAX_KEPT:
@@ -175,6 +204,7 @@ class Scanner:
             raise _CutError
         self.pixels_length = _length(buffer, start - 4)[0]
         self.pixels_at = self._done + start
+        self._spans.append((self._done + place, self.pixels_at))
         return start
 
     def _end_of_sequence(self, buffer: bytes, place: int, depth: int) -> int:
@@ -219,6 +249,11 @@ class Scanner:
             UnusualError: one of them was too long to be kept.
         """
         return tuple(self._raw(tag) for tag in tags)
+
+    def parts(self, places: Iterable[slice]) -> tuple[bytes, ...]:
+        """Return parts of what is kept."""
+        kept = self.kept
+        return tuple([kept[place] for place in places])
 
     def _raw(self, tag: int) -> bytes | None:
         found = self._places.get(tag)

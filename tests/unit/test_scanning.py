@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from header_kit import DATASETS, KEY
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 from pydicom.uid import (
-    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
 )
 from small_ct import encoded, instance
 
@@ -28,9 +26,6 @@ from dicomnode.instances.fields import SERIES_KEYWORDS, instance_fields, series_
 from dicomnode.instances.scanning import Scanner
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
-
-KEY = b"k" * 32
-LITTLE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 
 
 def fast(data: bytes, syntax: str, sizes: Iterator[int] | None = None) -> Header | str:
@@ -71,40 +66,6 @@ def is_scanned(data: bytes, syntax: str) -> bool:
     except UnreadableError:
         return False
     return True
-
-
-def nested(*, undefined: bool) -> Dataset:
-    item = Dataset()
-    item.CodeValue = "1"
-    item.CodeMeaning = "x"
-    inner = Dataset()
-    inner.ConceptNameCodeSequence = Sequence([item])
-    dataset = instance(
-        RequestAttributesSequence=Sequence([inner, item]),
-        ProcedureCodeSequence=Sequence([item]),
-        ContributingEquipmentSequence=Sequence([item]),
-    )
-    if undefined:
-        for element in dataset.iterall():
-            if element.VR == "SQ":
-                element.is_undefined_length = True
-                for one in element.value:
-                    one.is_undefined_length_sequence_item = True
-    return dataset
-
-
-DATASETS = {
-    f"{name} {UID(syntax).name}": (encoded(dataset, syntax), str(syntax))
-    for syntax in LITTLE
-    for name, dataset in {
-        "plain": instance(),
-        "ascii": instance(PatientName="A^B"),
-        "nested": nested(undefined=False),
-        "undefined": nested(undefined=True),
-        "no pixels": instance(PixelData=None),
-        "long": instance(RedPaletteColorLookupTableData=bytes(20_000)),
-    }.items()
-}
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -1,0 +1,45 @@
+"""Headers of many kinds, encoded, to be read in more than one way."""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from small_ct import encoded, instance
+
+KEY = b"k" * 32
+LITTLE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+
+
+def nested(*, undefined: bool) -> Dataset:
+    item = Dataset()
+    item.CodeValue = "1"
+    item.CodeMeaning = "x"
+    inner = Dataset()
+    inner.ConceptNameCodeSequence = Sequence([item])
+    dataset = instance(
+        RequestAttributesSequence=Sequence([inner, item]),
+        ProcedureCodeSequence=Sequence([item]),
+        ContributingEquipmentSequence=Sequence([item]),
+    )
+    if undefined:
+        for element in dataset.iterall():
+            if element.VR == "SQ":
+                element.is_undefined_length = True
+                for one in element.value:
+                    one.is_undefined_length_sequence_item = True
+    return dataset
+
+
+DATASETS = {
+    f"{name} {UID(syntax).name}": (encoded(dataset, syntax), str(syntax))
+    for syntax in LITTLE
+    for name, dataset in {
+        "plain": instance(),
+        "ascii": instance(PatientName="A^B"),
+        "nested": nested(undefined=False),
+        "undefined": nested(undefined=True),
+        "no pixels": instance(PixelData=None),
+        "long": instance(RedPaletteColorLookupTableData=bytes(20_000)),
+    }.items()
+}
