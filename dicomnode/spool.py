@@ -21,6 +21,7 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from dicomnode.domain.identifiers import InstanceUID, SeriesUID, StudyUID, parse_uid
@@ -28,6 +29,15 @@ from dicomnode.errors import DicomnodeError
 
 PLACES = 32
 """How many names for what arrives are made in advance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An empty file whose name is on disk already: its bytes alone need to be synchronised."""
+
+    path: Path
+    file: int
+    """Open for reading and writing; whoever took the place closes it."""
 
 
 class RoleIsRunningError(DicomnodeError):
@@ -51,7 +61,7 @@ class Spool:
         self.results = root / "results"
         self.quarantine = root / "quarantine"
         self._lock = threading.Lock()
-        self._places: list[Path] = []
+        self._places: list[Place] = []
         self._is_making_places = False
 
     def create(self) -> None:
@@ -95,8 +105,8 @@ class Spool:
         """Return the place of a path that the ledger knows."""
         return self.root / relative
 
-    def take_place(self) -> Path:
-        """Return an empty file whose name is on disk already: its bytes alone need to be synced.
+    def take_place(self) -> Place:
+        """Return a place for what arrives.
 
         The names are made in advance, several for one synchronisation of their folder, and by a
         thread of its own: a peer waits for that only if it is faster.
@@ -106,25 +116,30 @@ class Spool:
             if len(self._places) < PLACES and not self._is_making_places:
                 self._is_making_places = True
                 threading.Thread(target=self._make_places, daemon=True).start()
-        return place or self._make_place()
+        return place or self._make(1)[0]
 
     def _make_places(self) -> None:
         try:
-            made = [self._make_place(synced=False) for _ in range(PLACES)]
-            _sync_folder(self.arriving)
+            made = self._make(PLACES)
         except OSError:
             made = []  # who takes a place next makes it himself, and hears why that cannot be
         with self._lock:
             self._places = made + self._places
             self._is_making_places = False
 
-    def _make_place(self, *, synced: bool = True) -> Path:
+    def _make(self, count: int) -> list[Place]:
         self._make_folder(self.arriving)
-        path = self.arriving / uuid.uuid4().hex
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        if synced:
+        made: list[Place] = []
+        try:
+            for _ in range(count):
+                path = self.arriving / uuid.uuid4().hex
+                made.append(Place(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)))
             _sync_folder(self.arriving)
-        return path
+        except OSError:
+            for place in made:
+                os.close(place.file)
+            raise
+        return made
 
     def left_arriving(self) -> list[Path]:
         """Return what was arriving when this role's last process ended."""

@@ -62,6 +62,9 @@ class FolderArchive:
         """A data set begins."""
         return _Arrival(self, request)
 
+    def pause(self) -> None:
+        """Nothing waits."""
+
     def settle(self) -> None:
         """What was stored is in its folder."""
 

@@ -50,17 +50,20 @@ class DeskLine:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._is_expecting = False
+        self._stored: Store | None = None
 
     def ask(self, message: Message) -> Any:
         """Say something and wait for the reply."""
         self.is_new()  # an answer that nobody has waited for
+        self.tell()
         messages.send(self._channel, message)
         return messages.receive(self._channel)
 
     def expect(self, sop_instance_uid: str) -> bool:
         """Say that an instance is coming."""
         self.is_new()
-        messages.send(self._channel, Expect(sop_instance_uid))
+        stored, self._stored = self._stored, None
+        messages.send(self._channel, Expect(sop_instance_uid, stored))
         self._is_expecting = True
         return True
 
@@ -73,12 +76,19 @@ class DeskLine:
         return reply.is_new
 
     def stored(self, store: Store) -> None:
-        """Say that a new instance is sealed."""
-        messages.send(self._channel, Stored(store))
+        """Have said that a new instance is sealed."""
+        self._stored = store
+
+    def tell(self) -> None:
+        """Say what is still to be said."""
+        if self._stored is not None:
+            stored, self._stored = self._stored, None
+            messages.send(self._channel, Stored(stored))
 
     def leave(self, outcome: Outcome) -> None:
         """Say that the association has ended."""
         with contextlib.suppress(GoneError):
+            self.tell()
             messages.send(self._channel, Leave(outcome))
         self._channel.close()
 

@@ -57,6 +57,11 @@ class Sender:
             self._house, self._desk, request, self._calling_ae, self._association_id
         )
 
+    def pause(self) -> None:
+        """Have the desk told what it was not told yet."""
+        with suppress(GoneError):
+            self._desk.tell()
+
     def settle(self) -> None:
         """Have the rows written of what was stored: whoever sees the association end finds them."""
         with suppress(GoneError):
@@ -91,7 +96,7 @@ class ArrivingInstance:
         self._sealed: Store | None = None
         self._reader = house.headers.begin(request.transfer_syntax_uid)
         self._tmp = house.spool.arriving
-        self._prefix = _prefix(request)
+        self._prefix = self._unwritten = _prefix(request)
         self._block = bytearray()
         self._size = 0
         self._file = -1
@@ -100,9 +105,8 @@ class ArrivingInstance:
             if house.spool.free_bytes() < house.min_free_bytes:
                 self._refusal = admission.NO_SPACE
             else:
-                self._tmp = house.spool.take_place()
-                self._file = os.open(self._tmp, os.O_RDWR)
-                self._write(self._prefix)
+                place = house.spool.take_place()
+                self._tmp, self._file = place.path, place.file
                 # While the pixels come there is time to find out whether it is a new one.
                 self._is_expected = bool(self._prefix) and desk.expect(request.sop_instance_uid)
         except OSError:
@@ -159,8 +163,8 @@ class ArrivingInstance:
     def close(self) -> None:
         """Have the row of a sealed file written; of any other leave nothing behind.
 
-        What was published has another name by now. Of a sealed file that the desk does not hear of
-        the row is written when the desk starts again.
+        What was published has another name by now. A sealed file that the desk does not hear of,
+        because this process dies, is found by it.
         """
         if self._file >= 0:
             os.close(self._file)
@@ -168,13 +172,12 @@ class ArrivingInstance:
             if self._sealed is None:
                 self._tmp.unlink(missing_ok=True)
         if self._sealed is not None:
-            with suppress(GoneError):
-                self._desk.stored(self._sealed)
+            self._desk.stored(self._sealed)
             self._sealed = None
 
     def _finish(self) -> Decision:
         if self._refusal is None:
-            self._take_block()
+            self._take_all()
         if self._refusal is not None:
             return self._decision(Note(None, self._refusal, self._size))
         try:
@@ -257,14 +260,26 @@ class ArrivingInstance:
             block, self._block = self._block, bytearray()
             self._take(memoryview(block))
 
+    def _take_all(self) -> None:
+        """Write what is not written yet."""
+        self._take_block()
+        if self._unwritten:
+            self._write(b"")
+
     def _take(self, data: memoryview) -> None:
         self._write(data)
         self._reader.feed(data)
 
     def _write(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._file, view) :]
+        """Write to the file, the prefix first."""
+        pending = [memoryview(self._unwritten), memoryview(data)]
+        self._unwritten = b""
+        while pending:
+            done = os.writev(self._file, pending)
+            while pending and done >= len(pending[0]):
+                done -= len(pending.pop(0))
+            if pending:
+                pending[0] = pending[0][done:]
 
     def _again(self) -> BinaryIO:
         opened = self._tmp.open("rb")

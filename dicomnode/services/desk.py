@@ -449,6 +449,9 @@ class LocalLine:
         """Say that a new instance is sealed."""
         self._desk.serve([Item(self._seat, Stored(store))])
 
+    def tell(self) -> None:
+        """Nothing waits to be said."""
+
     def leave(self, outcome: Outcome) -> None:
         """Say that the association has ended."""
         self._desk.serve([Item(self._seat, Leave(outcome))])

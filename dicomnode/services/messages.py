@@ -64,6 +64,8 @@ class Expect(Packed):
     """An instance of this UID is coming: does the ledger know of it? Answered by `Expected`."""
 
     sop_instance_uid: str
+    stored: Store | None = None
+    """The one before it, as `Stored` would say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,13 @@ class Line(Protocol):
         """
 
     def stored(self, store: Store) -> None:
-        """Say that a new instance is sealed; it gets its row soon, or when the desk starts again.
+        """Have said that a new instance is sealed: with what is said next, or by `tell`.
+
+        It gets its row soon; if this process dies before, when the desk looks for such files.
+        """
+
+    def tell(self) -> None:
+        """Say what is still to be said.
 
         Raises:
             GoneError: the desk is no more, and does not know.

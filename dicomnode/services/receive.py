@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from dicomnode.errors import SettingsError
+from dicomnode.errors import LedgerError, SettingsError
 from dicomnode.network import tls
 from dicomnode.network.acceptor import listen
 from dicomnode.network.association import Outcome, Terms
@@ -39,7 +39,7 @@ from dicomnode.services.messages import (
     Stored,
 )
 from dicomnode.services.notifying import ALIVE, READY, notify
-from dicomnode.services.recovery import check_spool
+from dicomnode.services.recovery import TOLD_SECONDS, check_spool, register_orphans
 from dicomnode.services.writing import Writer
 from dicomnode.settings import Settings
 
@@ -72,6 +72,7 @@ class Reception:
         self._writer = Writer(desk, self._tell, self._beat)
         self._selector = selectors.DefaultSelector()
         self._beat_at = time.monotonic() + BEAT_SECONDS
+        self._orphans_at: float | None = None
 
     def run_until_stopped(self) -> None:
         """Serve until the role is to stop."""
@@ -119,7 +120,11 @@ class Reception:
         except GoneError:  # the acceptor died; or the connection never became an association
             message = Leave(Outcome.ABORTED)
         if isinstance(message, Expect):
+            if message.stored is not None:
+                self._expectations.stored(line)
             self._answer(line, message.sop_instance_uid)
+            if message.stored is not None:
+                self._writer.put(Item(line.seat, Stored(message.stored), sender=line))
             return
         if isinstance(message, Stored):
             self._expectations.stored(line)
@@ -142,6 +147,7 @@ class Reception:
         if not data:
             self._selector.unregister(process.control)
             self._acceptors.died(process)
+            self._orphans_at = time.monotonic() + 2 * TOLD_SECONDS
             return
         for descriptor in descriptors:
             channel = socket.socket(fileno=descriptor)
@@ -167,6 +173,17 @@ class Reception:
         if time.monotonic() >= self._beat_at:
             beat(self._context, NAME, f"{self._desk.open_associations} associations")
             self._beat_at = time.monotonic() + BEAT_SECONDS
+        self._see_to_orphans()
+
+    def _see_to_orphans(self) -> None:
+        if self._orphans_at is None or time.monotonic() < self._orphans_at or self._desk.owes_rows:
+            return
+        self._orphans_at = None
+        try:
+            register_orphans(self._context, self._desk)
+        except LedgerError as error:
+            log.warning("LEDGER_UNAVAILABLE", extra={"fields": {"detail": str(error)}})
+            self._orphans_at = time.monotonic() + 2 * TOLD_SECONDS
 
 
 def _plan(

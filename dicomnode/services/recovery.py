@@ -8,6 +8,8 @@ the spool that the ledger does not know is held, and a person decides.
 from __future__ import annotations
 
 import logging
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +25,9 @@ from dicomnode.services.desk import Desk, Item, Seat
 from dicomnode.services.messages import Store, Stored
 
 log = logging.getLogger(__name__)
+
+TOLD_SECONDS = 1.0
+"""Within which a living acceptor tells of a file that it has sealed."""
 
 RESULTS_UNKNOWN = Decision(
     status=admission.SUCCESS,
@@ -101,6 +106,24 @@ def check_spool(context: Context, desk: Desk, *, unknown_results: bool = False) 
     found.registered = registered
     found.held = _hold_unknown(context, every=unknown_results)
     return found
+
+
+def register_orphans(context: Context, desk: Desk) -> None:
+    """Give sealed files their rows of which an acceptor that died has not told the desk.
+
+    Others tell of theirs sooner than `TOLD_SECONDS`; a file that the desk hears of twice is one.
+
+    Raises:
+        LedgerError: a row cannot be written now.
+    """
+    registered = 0
+    for path in context.spool.left_arriving():
+        with suppress(FileNotFoundError):  # it has its row by now, or its sender has gone
+            about = path.stat()
+            if about.st_size and time.time() - about.st_mtime > TOLD_SECONDS:
+                registered += _register_sealed(context, desk, path)
+    if registered:
+        log.info("SEALED_FILES_REGISTERED", extra={"fields": {"files": registered}})
 
 
 def _rows(context: Context) -> set[str]:

@@ -88,8 +88,7 @@ class House:
         items = []
         for uid in uids:
             data = encoded(instance(SOPInstanceUID=uid, **changes))
-            path = self.spool.take_place()
-            path.write_bytes(file_prefix(CT, uid, SYNTAX) + data)
+            path = self.spool.write_arriving([file_prefix(CT, uid, SYNTAX) + data])
             header, digest, size = read_file(path, KEY)
             store = Store(
                 header=header,

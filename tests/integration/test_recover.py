@@ -69,8 +69,7 @@ class House:
                 data = encoded(
                     instance(SOPInstanceUID=uid, SeriesInstanceUID=series, StudyInstanceUID=study)
                 )
-                path = context.spool.take_place()
-                path.write_bytes(file_prefix(CT, uid, SYNTAX) + data)
+                path = context.spool.write_arriving([file_prefix(CT, uid, SYNTAX) + data])
                 header, digest, size = read_file(path, context.patient_key)
                 store = Store(
                     header=header,
@@ -183,8 +182,7 @@ def test_without_a_backup_the_spool_alone_says_what_came(house: House) -> None:
 def test_a_sealed_file_of_an_association_that_the_ledger_forgot_gets_its_row(house: House) -> None:
     with house.open() as context:
         data = encoded(instance(SOPInstanceUID="1.2.3.1"))
-        path = context.spool.take_place()
-        path.write_bytes(file_prefix(CT, "1.2.3.1", SYNTAX) + data)
+        path = context.spool.write_arriving([file_prefix(CT, "1.2.3.1", SYNTAX) + data])
         _, digest, size = read_file(path, context.patient_key)
         with path.open("r+b") as file:
             file.write(seals.encode(Seal(size=size, digest=digest, association_id=77)))

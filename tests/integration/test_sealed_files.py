@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from dicomnode.services.common import Context
 from dicomnode.services.desk import Desk, Item, Seat
 from dicomnode.services.expecting import Expectations
 from dicomnode.services.messages import Store, Stored
-from dicomnode.services.recovery import check_spool
+from dicomnode.services.recovery import TOLD_SECONDS, check_spool, register_orphans
 from dicomnode.settings import Settings
 from dicomnode.spool import Spool
 
@@ -49,8 +50,7 @@ def context(tmp_path: Path) -> Iterator[Context]:
 def sealed_file(spool: Spool, uid: str = "1.2.3.1", **changes: Any) -> Path:
     """Write what an acceptor has sealed before it answers."""
     data = encoded(instance(SOPInstanceUID=uid, StudyInstanceUID="1.2", **changes))
-    path = spool.take_place()
-    path.write_bytes(file_prefix(CT, uid, SYNTAX) + data)
+    path = spool.write_arriving([file_prefix(CT, uid, SYNTAX) + data])
     _, digest, size = read_file(path, KEY)
     with path.open("r+b") as file:
         file.write(seals.encode(Seal(size=size, digest=digest, association_id=None)))
@@ -189,6 +189,25 @@ def test_an_instance_is_new_to_one_at_a_time(context: Context) -> None:
     expectations.forget("b")
     Desk(context).serve([Item(Seat(), stored(sealed_file(context.spool)))])
     assert not expectations.expect("b", "1.2.3.1")
+
+
+def test_what_a_dead_acceptor_did_not_tell_is_found(context: Context) -> None:
+    old, young = sealed_file(context.spool), sealed_file(context.spool, "1.2.3.2")
+    unsealed = context.spool.write_arriving([b"x" * 200])
+    empty = context.spool.take_place().path
+    told = stored(old)
+    ago = time.time() - 2 * TOLD_SECONDS
+    for path in (old, unsealed, empty):
+        os.utime(path, (ago, ago))
+    desk = Desk(context)
+    register_orphans(context, desk)
+    assert kept(context) == ["1.2.3.1"]
+    assert sorted(in_tmp(context)) == sorted((young, unsealed))
+    assert empty.exists()
+    # The acceptor lives, and tells of both after all.
+    desk.serve([Item(Seat(), one) for one in (told, stored(young))])
+    assert kept(context) == ["1.2.3.1", "1.2.3.2"]
+    assert in_tmp(context) == [unsealed]
 
 
 def test_what_does_not_come_after_all_is_new_to_the_next(context: Context) -> None:
