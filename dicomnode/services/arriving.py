@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from dicomnode.domain import admission
@@ -25,9 +25,31 @@ from dicomnode.spool import Spool
 
 log = logging.getLogger(__name__)
 
-SMALL_FRAGMENT = 1 << 14
-"""Bytes; smaller ones are put together, so that a peer that sends little pieces costs little."""
-BLOCK = 1 << 16
+BLOCK = 1 << 18
+"""Bytes that are written at once, at multiples of it, whatever a peer's fragments are: large pieces
+of a file cost the page cache less."""
+READ = 1 << 17
+"""Bytes that the header's reader gets at once, while more are on their way."""
+SPARE_BLOCKS = 8
+
+
+class Blocks:
+    """Buffers of `BLOCK` bytes, used again: new memory is slow."""
+
+    def __init__(self) -> None:
+        self._spare: list[memoryview] = []
+
+    def take(self) -> memoryview:
+        """Return one, whatever it holds."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return memoryview(bytearray(BLOCK))
+
+    def give(self, block: memoryview) -> None:
+        """Take one back."""
+        if len(self._spare) < SPARE_BLOCKS:
+            self._spare.append(block)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +60,7 @@ class House:
     headers: Headers
     min_free_bytes: int
     max_instance_bytes: int
+    blocks: Blocks = field(default_factory=Blocks)
 
 
 class Sender:
@@ -96,8 +119,9 @@ class ArrivingInstance:
         self._sealed: Store | None = None
         self._reader = house.headers.begin(request.transfer_syntax_uid)
         self._tmp = house.spool.arriving
-        self._prefix = self._unwritten = _prefix(request)
-        self._block = bytearray()
+        self._prefix = _prefix(request)
+        self._block: memoryview | None = None
+        self._filled = self._read = self._written = 0
         self._size = 0
         self._file = -1
         self._refusal: Decision | None = None
@@ -107,6 +131,9 @@ class ArrivingInstance:
             else:
                 place = house.spool.take_place()
                 self._tmp, self._file = place.path, place.file
+                self._block = house.blocks.take()
+                self._filled = self._read = len(self._prefix)
+                self._block[: self._filled] = self._prefix
                 # While the pixels come there is time to find out whether it is a new one.
                 self._is_expected = bool(self._prefix) and desk.expect(request.sop_instance_uid)
         except OSError:
@@ -124,13 +151,7 @@ class ArrivingInstance:
         if self._refusal is not None:
             return self._size <= 2 * limit
         try:
-            if len(fragment) >= SMALL_FRAGMENT:
-                self._take_block()
-                self._take(fragment)
-            else:
-                self._block += fragment
-                if len(self._block) >= BLOCK:
-                    self._take_block()
+            self._take(fragment)
         except OSError:
             self._refuse(admission.NO_LEDGER)
             log.exception("STORAGE_FAILED")
@@ -166,6 +187,9 @@ class ArrivingInstance:
         What was published has another name by now. A sealed file that the desk does not hear of,
         because this process dies, is found by it.
         """
+        block, self._block = self._block, None
+        if block is not None:
+            self._house.blocks.give(block)
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -176,10 +200,9 @@ class ArrivingInstance:
             self._sealed = None
 
     def _finish(self) -> Decision:
-        if self._refusal is None:
-            self._take_all()
         if self._refusal is not None:
             return self._decision(Note(None, self._refusal, self._size))
+        self._have_read()
         try:
             header, digest = self._reader.finish(self._again)
         except UnreadableError as error:
@@ -194,12 +217,12 @@ class ArrivingInstance:
         )
         if self._is_expected and self._is_plain(header):
             self._seal(digest)
-            os.fdatasync(self._file)
+            self._synchronise()
             if self._desk.is_new():
                 self._sealed = store
                 return admission.STORED
         else:
-            os.fdatasync(self._file)
+            self._synchronise()
         answer: Decision | Compare = self._desk.ask(store)
         if isinstance(answer, Compare):
             first = self._house.spool.path(answer.path)
@@ -221,15 +244,20 @@ class ArrivingInstance:
 
     def _seal(self, digest: str) -> None:
         """Make the file known for one whose sender may hear Success: the last that is written."""
-        seal = Seal(size=self._size, digest=digest, association_id=self._association_id)
-        os.pwrite(self._file, seals.encode(seal), 0)
+        seal = seals.encode(
+            Seal(size=self._size, digest=digest, association_id=self._association_id)
+        )
+        if self._written or self._block is None:
+            os.pwrite(self._file, seal, 0)
+        else:
+            self._block[: len(seal)] = seal
 
     def _decision(self, message: Store | Note) -> Decision:
         decision: Decision = self._desk.ask(message)
         return decision
 
     def _set_aside(self, header: Header | None, decision: Decision) -> Decision:
-        os.fdatasync(self._file)
+        self._synchronise()
         # By it the retention finds whether the study is held.
         about = {} if header is None else {"sop_instance_uid": header.sop_instance_uid}
         place = self._house.spool.put_into_quarantine(
@@ -252,36 +280,45 @@ class ArrivingInstance:
 
     def _refuse(self, decision: Decision) -> None:
         self._refusal = decision
-        self._block.clear()
         self.close()
 
-    def _take_block(self) -> None:
-        if self._block:
-            block, self._block = self._block, bytearray()
-            self._take(memoryview(block))
-
-    def _take_all(self) -> None:
-        """Write what is not written yet."""
-        self._take_block()
-        if self._unwritten:
-            self._write(b"")
-
     def _take(self, data: memoryview) -> None:
-        self._write(data)
-        self._reader.feed(data)
+        """Put bytes into the block; write it whenever it is full."""
+        while data and self._block is not None:
+            step = min(len(data), BLOCK - self._filled)
+            self._block[self._filled : self._filled + step] = data[:step]
+            self._filled += step
+            data = data[step:]
+            if self._filled - self._read >= READ:
+                self._have_read()
+            if self._filled == BLOCK:
+                self._write()
 
-    def _write(self, data: bytes | memoryview) -> None:
-        """Write to the file, the prefix first."""
-        pending = [memoryview(self._unwritten), memoryview(data)]
-        self._unwritten = b""
-        while pending:
-            done = os.writev(self._file, pending)
-            while pending and done >= len(pending[0]):
-                done -= len(pending.pop(0))
-            if pending:
-                pending[0] = pending[0][done:]
+    def _have_read(self) -> None:
+        """Let the reader see what of the block it has not seen."""
+        if self._block is not None and self._read < self._filled:
+            self._reader.feed(self._block[self._read : self._filled])
+            self._read = self._filled
+
+    def _write(self) -> None:
+        """Write the block to the file."""
+        if self._block is None:
+            return
+        self._have_read()
+        view = self._block[: self._filled]
+        while view:
+            done = os.write(self._file, view)
+            self._written += done
+            view = view[done:]
+        self._filled = self._read = 0
+
+    def _synchronise(self) -> None:
+        """Have all of the file on disk."""
+        self._write()
+        os.fdatasync(self._file)
 
     def _again(self) -> BinaryIO:
+        self._write()
         opened = self._tmp.open("rb")
         opened.seek(len(self._prefix))
         return opened
