@@ -85,5 +85,5 @@ def _arrive(path: Path, spool: Spool, headers: Headers, seconds: dict[str, float
         sop_instance_uid=header.sop_instance_uid,
         digest=digest,
         size=len(view),
-        tmp=tmp.name,
+        tmp=tmp.path.name,
     )

@@ -176,21 +176,25 @@ class Spool:
         tmp.rename(target)
         _sync_folder(target.parent)
 
-    def publish_all(self, files: Iterable[tuple[Path, str]]) -> None:
-        """Give synchronised temporary files their names for good, synchronising each folder once.
+    def publish_all(self, files: Iterable[tuple[str, str]]) -> None:
+        """Give files that arrived their names for good, synchronising each folder once.
 
         One that is missing was published before: a transaction that failed is tried again.
+
+        Args:
+            files: of each its name among what arrives, and its place in the spool.
         """
-        folders: set[Path] = set()
-        for tmp, relative in files:
-            target = self.root / relative
-            if target.parent not in folders:
-                self._make_folder(target.parent)
-                folders.add(target.parent)
+        root, arriving, folders = str(self.root), str(self.arriving), set()
+        for name, relative in files:
+            target = f"{root}/{relative}"  # as text: a Path takes longer than the renaming
+            folder = target.rpartition("/")[0]
+            if folder not in folders:
+                self._make_folder(Path(folder))
+                folders.add(folder)
             try:
-                tmp.rename(target)
+                os.rename(f"{arriving}/{name}", target)  # noqa: PTH104
             except FileNotFoundError:
-                if not target.exists():
+                if not Path(target).exists():
                     raise
         for folder in folders:
             _sync_folder(folder)
@@ -261,7 +265,7 @@ class Spool:
         _sync_folder(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path | str) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

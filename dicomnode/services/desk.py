@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cache
 
 from dicomnode.domain import admission
 from dicomnode.domain.admission import Decision, Fate
@@ -242,7 +242,7 @@ class Desk:
 
     # Instances
 
-    def _record(self, tx: Transaction, item: Item) -> list[tuple[Path, str]]:
+    def _record(self, tx: Transaction, item: Item) -> list[tuple[str, str]]:
         """Record one message; return what is to be published."""
         message = item.message
         if isinstance(message, Ask):
@@ -252,7 +252,7 @@ class Desk:
         elif isinstance(message, Store):
             return self._store_all(tx, [(item, message)])
         elif isinstance(message, Stored):
-            return self._store_all(tx, [(item, _uncompared(message))])
+            return self._store_all(tx, [(item, message.store)])
         elif isinstance(message, Reported):
             calling = item.seat.request.calling_ae if item.seat.request else ""
             item.reply = commitments.answered(
@@ -286,20 +286,23 @@ class Desk:
 
     def _store_all(
         self, tx: Transaction, stores: Sequence[tuple[Item, Store]]
-    ) -> list[tuple[Path, str]]:
+    ) -> list[tuple[str, str]]:
         """Decide on instances of different UIDs and record them; return what is to be published."""
         if not stores:
             return []
-        published: list[tuple[Path, str]] = []
+        published: list[tuple[str, str]] = []
         arrivals: list[Arrival] = []
         restored: list[Arrival] = []
         patients: dict[str, PatientKey] = {}  # of studies that begin with one of these
+        policy_of = cache(self._settings.assembly_of)
         facts = knowing.known_all(tx, [store.header for _, store in stores])
         for (item, store), known in zip(stores, facts, strict=True):
             header = store.header
             patient = known.study_patient or patients.get(header.study_uid)
-            reply = _decide(store, replace(known, study_patient=patient))
-            if isinstance(item.message, Stored):
+            # Of what was answered it is too late to have the pixels compared.
+            may_compare = not isinstance(item.message, Stored)
+            reply = _decide(store, known, patient, may_compare=may_compare)
+            if not may_compare:
                 self._keep_out(tx, item.seat, store, reply)
             else:
                 item.reply = reply
@@ -313,8 +316,8 @@ class Desk:
             )
             patients.setdefault(header.study_uid, header.patient_key)
             kept = restored if reply.fate is Fate.RESTORE else arrivals
-            kept.append(self._arrival(item.seat, store, reply, path))
-            published.append((self._spool.arriving / store.tmp, path))
+            kept.append(self._arrival(item.seat, store, reply, path, policy_of(item.seat.sender)))
+            published.append((store.tmp, path))
         if arrivals:
             intake.add_all(tx, arrivals)
         for arrival in restored:
@@ -332,9 +335,9 @@ class Desk:
         It came over two associations at once, or another node took it at the same moment, or its
         row was written before a crash and its file's name was not.
         """
-        path = self._spool.arriving / store.tmp
         if isinstance(decision, Compare) or decision.fate in KEPT:
             return
+        path = self._spool.arriving / store.tmp
         if decision.fate is Fate.DROP:
             path.unlink(missing_ok=True)
             return
@@ -354,7 +357,9 @@ class Desk:
         told = replace(decision, detail=f"{decision.detail}; bytes kept in {place}")
         intake.record_only(tx, store.header, told, seat.id)
 
-    def _arrival(self, seat: Seat, store: Store, decision: Decision, path: str) -> Arrival:
+    def _arrival(
+        self, seat: Seat, store: Store, decision: Decision, path: str, policy: AssemblyPolicy
+    ) -> Arrival:
         return Arrival(
             header=store.header,
             decision=decision,
@@ -362,17 +367,15 @@ class Desk:
             size=store.size,
             path=path,
             association_id=seat.id,
-            policy=self._policy(seat),
+            policy=policy,
             counts=decision.fate is Fate.STORE,
         )
 
     def _consider(self, tx: Transaction, seat: Seat, header: Header, decision: Decision) -> None:
         """Do what a rejection note demands."""
         trusted = self._settings.is_authority(seat.sender)
-        rejections.consider(tx, header, decision, self._policy(seat), trusted=trusted)
-
-    def _policy(self, seat: Seat) -> AssemblyPolicy:
-        return self._settings.assembly_of(seat.sender)
+        policy = self._settings.assembly_of(seat.sender)
+        rejections.consider(tx, header, decision, policy, trusted=trusted)
 
 
 def _batch(items: Sequence[Item]) -> tuple[list[tuple[Item, Store]], list[Item]]:
@@ -385,7 +388,7 @@ def _batch(items: Sequence[Item]) -> tuple[list[tuple[Item, Store]], list[Item]]
     for item in items:
         message = item.message
         if isinstance(message, Stored):
-            message = _uncompared(message)
+            message = message.store
         if (
             isinstance(message, Store)
             and message.header.rejection is None
@@ -397,14 +400,12 @@ def _batch(items: Sequence[Item]) -> tuple[list[tuple[Item, Store]], list[Item]]
     return list(batch.values()), others
 
 
-def _uncompared(stored: Stored) -> Store:
-    """It is too late to have its pixels compared with those of another encoding."""
-    return replace(stored.store, compared=True)
-
-
-def _decide(store: Store, known: Known) -> Decision | Compare:
+def _decide(
+    store: Store, known: Known, study_patient: PatientKey | None, *, may_compare: bool
+) -> Decision | Compare:
     if (
-        known.path is not None
+        may_compare
+        and known.path is not None
         and known.instance is not None
         and not store.compared
         and admission.needs_comparing(store.header, store.digest, known.instance)
@@ -417,7 +418,7 @@ def _decide(store: Store, known: Known) -> Decision | Compare:
         request_sop_instance_uid=store.sop_instance_uid,
         digest=store.digest,
         known=known.instance,
-        study_patient=known.study_patient,
+        study_patient=study_patient,
         is_own_result=known.is_own_result,
         is_rejected=known.is_rejected,
         same_image=store.same_image,
