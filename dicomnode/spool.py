@@ -115,10 +115,11 @@ class Spool:
             place = self._places.pop() if self._places else None
             if len(self._places) < PLACES and not self._is_making_places:
                 self._is_making_places = True
-                threading.Thread(target=self._make_places, daemon=True).start()
+                threading.Thread(target=self.make_places, daemon=True).start()
         return place or self._make(1)[0]
 
-    def _make_places(self) -> None:
+    def make_places(self) -> None:
+        """Make names for what arrives in advance."""
         try:
             made = self._make(PLACES)
         except OSError:

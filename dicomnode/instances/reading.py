@@ -41,7 +41,7 @@ from dicomnode.instances.scanning import PIXEL_TAGS, UNDEFINED, Scanner, Unusual
 MAX_INFLATED = 1 << 30
 """Bytes of a deflated data set at most."""
 _PIECE = 1 << 20
-_REMEMBERED = 64
+_REMEMBERED = 128
 _MAX_VALUE = 1 << 20
 """Bytes of a value that pydicom loads; of what is longer nothing is needed here."""
 
@@ -131,14 +131,22 @@ class Headers:
             UnusualError: it takes the whole data set.
             UnreadableError: a UID is missing or malformed.
         """
-        remembered = (syntax.key, *elements.shared())
-        shared = self._known.get(remembered)
+        brief = elements.shared()
+        shared = None if brief is None else self._known.get((syntax.key, *brief))
         if shared is None:
-            shared = series_fields(elements.dataset, self._key)
-            self._known[remembered] = shared
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+            whole = elements.raw(_SERIES_TAGS)
+            shared = self._known.get((syntax.key, *whole))
+            if shared is None:
+                shared = series_fields(elements.dataset, self._key)
+            self._remember((syntax.key, *whole), shared)
+            if brief is not None:
+                self._remember((syntax.key, *brief), shared)
         return shared, instance_fields(cast("Dataset", elements))
+
+    def _remember(self, key: tuple[object, ...], fields: SeriesFields) -> None:
+        self._known[key] = fields
+        while len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
 
     def _read(self, stream: BinaryIO, syntax: _Syntax) -> Header:
         """Read a data set with pydicom, from where the stream stands to its end."""
@@ -330,14 +338,10 @@ class _Elements:
             )
         return self._dataset
 
-    def shared(self) -> tuple[object, ...]:
-        """Return what decides on the fields of a series.
-
-        Raises:
-            UnusualError: a part of it was too long to be kept.
-        """
+    def shared(self) -> tuple[object, ...] | None:
+        """Return what decides on the fields of a series; None where the layout was not known."""
         if self._layout is None:
-            return self.raw(_SERIES_TAGS)
+            return None
         return self._layout, *self._scanner.parts(self._layout.shared)
 
     def get(self, keyword: str) -> Any:

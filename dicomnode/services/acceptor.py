@@ -141,6 +141,7 @@ def serve(control: socket.socket) -> None:
         min_free_bytes=plan.min_free_bytes,
         max_instance_bytes=plan.max_instance_bytes,
     )
+    house.spool.make_places()  # the first peer does not wait for them
     entrance = Entrance(control, house)
     acceptor = Acceptor(_listeners(plan), plan.terms, entrance.admit, entrance.tell_unproven)
     acceptor.start()

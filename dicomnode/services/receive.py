@@ -14,6 +14,7 @@ import logging
 import os
 import selectors
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ log = logging.getLogger(__name__)
 NAME = "receive"
 GRACE_SECONDS = 8.0
 LOOK_EVERY_SECONDS = 0.2
+SWITCH_SECONDS = 0.0002
+"""After which the thread that writes lets the one that listens go on: a peer waits for that."""
 ABORT_SECONDS = 1.0
 """How long acceptors have to tell their peers, at the end, before they are ended."""
 
@@ -77,6 +80,7 @@ class Reception:
     def run_until_stopped(self) -> None:
         """Serve until the role is to stop."""
         self._writer.start()
+        sys.setswitchinterval(SWITCH_SECONDS)
         notify(READY)
         alive_at = 0.0
         while not self._context.stop.is_set():
