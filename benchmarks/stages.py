@@ -68,7 +68,7 @@ def _arrive(path: Path, spool: Spool, headers: Headers, seconds: dict[str, float
         return now
 
     at = time.perf_counter()
-    with os.fdopen(tmp.file, "wb", buffering=0) as file:
+    with tmp.open("wb", buffering=0) as file:
         for place in range(0, len(view), FRAGMENT):
             file.write(view[place : place + FRAGMENT])
         at = timed("write to the temporary file (as it arrives)", at)
@@ -85,5 +85,5 @@ def _arrive(path: Path, spool: Spool, headers: Headers, seconds: dict[str, float
         sop_instance_uid=header.sop_instance_uid,
         digest=digest,
         size=len(view),
-        tmp=tmp.path.name,
+        tmp=tmp.name,
     )

@@ -21,7 +21,6 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from dicomnode.domain.identifiers import InstanceUID, SeriesUID, StudyUID, parse_uid
@@ -29,15 +28,6 @@ from dicomnode.errors import DicomnodeError
 
 PLACES = 32
 """How many names for what arrives are made in advance."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """An empty file whose name is on disk already: its bytes alone need to be synchronised."""
-
-    path: Path
-    file: int
-    """Open for reading and writing; whoever took the place closes it."""
 
 
 class RoleIsRunningError(DicomnodeError):
@@ -61,7 +51,7 @@ class Spool:
         self.results = root / "results"
         self.quarantine = root / "quarantine"
         self._lock = threading.Lock()
-        self._places: list[Place] = []
+        self._places: list[Path] = []
         self._is_making_places = False
 
     def create(self) -> None:
@@ -105,8 +95,8 @@ class Spool:
         """Return the place of a path that the ledger knows."""
         return self.root / relative
 
-    def take_place(self) -> Place:
-        """Return a place for what arrives.
+    def take_place(self) -> Path:
+        """Return an empty file whose name is on disk already: its bytes alone need to be synced.
 
         The names are made in advance, several for one synchronisation of their folder, and by a
         thread of its own: a peer waits for that only if it is faster.
@@ -128,18 +118,12 @@ class Spool:
             self._places = made + self._places
             self._is_making_places = False
 
-    def _make(self, count: int) -> list[Place]:
+    def _make(self, count: int) -> list[Path]:
         self._make_folder(self.arriving)
-        made: list[Place] = []
-        try:
-            for _ in range(count):
-                path = self.arriving / uuid.uuid4().hex
-                made.append(Place(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)))
-            _sync_folder(self.arriving)
-        except OSError:
-            for place in made:
-                os.close(place.file)
-            raise
+        made = [self.arriving / uuid.uuid4().hex for _ in range(count)]
+        for path in made:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        _sync_folder(self.arriving)
         return made
 
     def left_arriving(self) -> list[Path]:

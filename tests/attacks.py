@@ -6,7 +6,6 @@ drop the connection in time, and to be as it was afterwards.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import socket
@@ -243,20 +242,11 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def _is_place(descriptor: Path) -> bool:
-    """Whether it is of an empty file that waits for what arrives: there are a few, always."""
-    with contextlib.suppress(OSError):  # it was closed meanwhile
-        about = descriptor.stat()
-        is_empty_file = about.st_nlink > 0 and about.st_size == 0
-        return is_empty_file and "/arriving/" in str(descriptor.readlink())
-    return False
-
-
 def condition(pids: Sequence[int]) -> Condition:
     """Look at processes, all together."""
     descriptors = threads = pages = 0
     for pid in pids:
-        descriptors += sum(not _is_place(one) for one in Path(f"/proc/{pid}/fd").iterdir())
+        descriptors += len(list(Path(f"/proc/{pid}/fd").iterdir()))
         threads += len(list(Path(f"/proc/{pid}/task").iterdir()))
         pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return Condition(descriptors, threads, pages * os.sysconf("SC_PAGESIZE") >> 20)

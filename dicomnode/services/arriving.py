@@ -129,8 +129,8 @@ class ArrivingInstance:
             if house.spool.free_bytes() < house.min_free_bytes:
                 self._refusal = admission.NO_SPACE
             else:
-                place = house.spool.take_place()
-                self._tmp, self._file = place.path, place.file
+                self._tmp = house.spool.take_place()
+                self._file = os.open(self._tmp, os.O_RDWR)
                 self._block = house.blocks.take()
                 self._filled = self._read = len(self._prefix)
                 self._block[: self._filled] = self._prefix

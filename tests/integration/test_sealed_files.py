@@ -194,7 +194,7 @@ def test_an_instance_is_new_to_one_at_a_time(context: Context) -> None:
 def test_what_a_dead_acceptor_did_not_tell_is_found(context: Context) -> None:
     old, young = sealed_file(context.spool), sealed_file(context.spool, "1.2.3.2")
     unsealed = context.spool.write_arriving([b"x" * 200])
-    empty = context.spool.take_place().path
+    empty = context.spool.take_place()
     told = stored(old)
     ago = time.time() - 2 * TOLD_SECONDS
     for path in (old, unsealed, empty):
