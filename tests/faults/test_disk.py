@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from kills import SLICES, series_of
 from nodes import Node
+from peers import wait_until
 from pydicom.uid import ExplicitVRLittleEndian
 from scu import Wire, store
 from small_ct import CT, encoded, instance
@@ -54,7 +55,8 @@ class Small:
         """Allow nothing to be written; by its folders, since locks are open for writing."""
         assert _mount("--bind", str(self.folder), str(self.folder))
         try:
-            assert _mount("-o", "remount,bind,ro", str(self.folder))
+            # Not while something is just being written: names for what arrives are made now and then.
+            wait_until(lambda: _mount("-o", "remount,bind,ro", str(self.folder)), 10, "read-only")
             yield
         finally:
             subprocess.run(["umount", str(self.folder)], check=True)
