@@ -55,7 +55,7 @@ class Small:
         """Allow nothing to be written; by its folders, since locks are open for writing."""
         assert _mount("--bind", str(self.folder), str(self.folder))
         try:
-            # Not while something is just being written: names for what arrives are made now and then.
+            # Not while something is being written: names for what arrives are made now and then.
             wait_until(lambda: _mount("-o", "remount,bind,ro", str(self.folder)), 10, "read-only")
             yield
         finally:
