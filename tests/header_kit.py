@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -43,3 +45,13 @@ DATASETS = {
         "long": instance(RedPaletteColorLookupTableData=bytes(20_000)),
     }.items()
 }
+
+
+def real_files(test_data: Path) -> list[Path]:
+    """Return files of scanners and of test suites, many kinds of headers among them."""
+    return [
+        path
+        for folder in ("transfer-syntaxes", "odd", "geometry", "crlm-ct-1004/image")
+        for path in sorted((test_data / folder).rglob("*"))
+        if path.is_file() and ("crlm" not in folder or path.name.endswith("5.dcm"))
+    ]

@@ -7,27 +7,19 @@ is plain; pydicom reads what is not, from the file, once the bytes are all there
 
 from __future__ import annotations
 
-import tempfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import Any, BinaryIO, cast
 
 from blake3 import blake3
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
-from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from dicomnode.domain.identifiers import TransferSyntaxUID
 from dicomnode.domain.records import Header
+from dicomnode.instances.elements import SERIES_TAGS, Elements
 from dicomnode.instances.fields import (
-    SERIES_KEYWORDS,
     InstanceFields,
     SeriesFields,
     UnreadableError,
@@ -36,14 +28,13 @@ from dicomnode.instances.fields import (
 )
 from dicomnode.instances.files import read_meta
 from dicomnode.instances.layouts import Layout, Layouts
-from dicomnode.instances.scanning import PIXEL_TAGS, UNDEFINED, Scanner, UnusualError
+from dicomnode.instances.scanning import UNDEFINED, Scanner, UnusualError
+from dicomnode.instances.syntaxes import Syntax, syntax_of
+from dicomnode.instances.whole import PIECE, inflated, read_whole, say_short
 
 MAX_INFLATED = 1 << 30
 """Bytes of a deflated data set at most."""
-_PIECE = 1 << 20
 _REMEMBERED = 128
-_MAX_VALUE = 1 << 20
-"""Bytes of a value that pydicom loads; of what is longer nothing is needed here."""
 
 
 def read_header(data: bytes, transfer_syntax: str, key: bytes) -> Header:
@@ -73,7 +64,7 @@ def read_file(path: Path, key: bytes) -> tuple[Header, str, int]:
         syntax, start = read_meta(file)
         reader = Headers(key).begin(syntax)
         file.seek(start)
-        while piece := file.read(_PIECE):
+        while piece := file.read(PIECE):
             reader.feed(piece)
         size = file.tell() - start
 
@@ -83,29 +74,6 @@ def read_file(path: Path, key: bytes) -> tuple[Header, str, int]:
             return opened
 
         return *reader.finish(again), size
-
-
-@dataclass(frozen=True, slots=True)
-class _Syntax:
-    """What a Transfer Syntax UID says, looked up once."""
-
-    uid: TransferSyntaxUID
-    key: bytes
-    is_implicit: bool
-    is_little_endian: bool
-    is_deflated: bool
-
-
-@lru_cache(maxsize=64)
-def _syntax(transfer_syntax: str) -> _Syntax:
-    uid = UID(transfer_syntax)
-    return _Syntax(
-        uid=TransferSyntaxUID(transfer_syntax),
-        key=transfer_syntax.encode(),
-        is_implicit=uid.is_implicit_VR,
-        is_little_endian=uid.is_little_endian,
-        is_deflated=uid == DeflatedExplicitVRLittleEndian,
-    )
 
 
 class Headers:
@@ -122,9 +90,11 @@ class Headers:
 
     def begin(self, transfer_syntax: str) -> HeaderReader:
         """Return the reader of a data set that is about to come."""
-        return HeaderReader(self, _syntax(transfer_syntax))
+        return HeaderReader(self, syntax_of(transfer_syntax))
 
-    def _fields(self, elements: _Elements, syntax: _Syntax) -> tuple[SeriesFields, InstanceFields]:
+    def fields_from(
+        self, elements: Elements, syntax: Syntax
+    ) -> tuple[SeriesFields, InstanceFields]:
         """Read what a scanner has found.
 
         Raises:
@@ -134,7 +104,7 @@ class Headers:
         brief = elements.shared()
         shared = None if brief is None else self._known.get((syntax.key, *brief))
         if shared is None:
-            whole = elements.raw(_SERIES_TAGS)
+            whole = elements.raw(SERIES_TAGS)
             shared = self._known.get((syntax.key, *whole))
             if shared is None:
                 shared = series_fields(elements.dataset, self._key)
@@ -143,31 +113,24 @@ class Headers:
                 self._remember((syntax.key, *brief), shared)
         return shared, instance_fields(cast("Dataset", elements))
 
+    def fields_of(self, dataset: Dataset) -> tuple[SeriesFields, InstanceFields]:
+        """Read what pydicom has read.
+
+        Raises:
+            UnreadableError: a UID is missing or malformed.
+        """
+        return series_fields(dataset, self._key), instance_fields(dataset)
+
     def _remember(self, key: tuple[object, ...], fields: SeriesFields) -> None:
         self._known[key] = fields
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
 
-    def _read(self, stream: BinaryIO, syntax: _Syntax) -> Header:
-        """Read a data set with pydicom, from where the stream stands to its end."""
-        watched = _Watched(stream)
-        dataset = read_dataset(
-            cast("BinaryIO", watched),
-            is_implicit_VR=syntax.is_implicit,
-            is_little_endian=syntax.is_little_endian,
-            stop_when=_at_pixels,
-            defer_size=_MAX_VALUE,
-        )
-        if watched.is_cut:
-            raise UnreadableError("the data set ends within an element")
-        pixels = _hash_pixels(stream, syntax)
-        return _header(series_fields(dataset, self._key), instance_fields(dataset), syntax, pixels)
-
 
 class HeaderReader:
     """Takes an instance's data set in pieces, and says at its end what it is."""
 
-    def __init__(self, headers: Headers, syntax: _Syntax) -> None:
+    def __init__(self, headers: Headers, syntax: Syntax) -> None:
         self._headers = headers
         self._syntax = syntax
         deflated = syntax.is_deflated
@@ -224,15 +187,15 @@ class HeaderReader:
                 f"the data set does not parse ({type(error).__name__})"
             ) from error
         if self._pixels_to_come:
-            _say_short(scanner.pixels_length, scanner.pixels_length - self._pixels_to_come)
+            say_short(scanner.pixels_length, scanner.pixels_length - self._pixels_to_come)
         return _header(*self._fields, self._syntax, self._pixels.hexdigest()), self._digest()
 
     def _inflate(self, inflater: Any, pending: bytes | memoryview) -> None:
         piece = b""
-        while (pending or len(piece) == _PIECE) and not inflater.eof:
+        while (pending or len(piece) == PIECE) and not inflater.eof:
             if self._inflated > MAX_INFLATED:
                 return
-            piece = inflater.decompress(pending, _PIECE)
+            piece = inflater.decompress(pending, PIECE)
             self._inflated += len(piece)
             self._scan(piece)
             pending = inflater.unconsumed_tail
@@ -253,8 +216,10 @@ class HeaderReader:
         return blake3(both).hexdigest()
 
     def _finish_slowly(self, again: Callable[[], BinaryIO]) -> tuple[Header, str]:
-        with again() as stream, _inflated(stream, self._inflater is not None) as plain:
-            return self._headers._read(plain, self._syntax), self._digest()
+        with again() as stream, inflated(stream, self._inflater is not None) as plain:
+            dataset, pixels = read_whole(plain, self._syntax)
+            fields = self._headers.fields_of(dataset)
+        return _header(*fields, self._syntax, pixels), self._digest()
 
     def _scan(self, data: bytes | memoryview) -> None:
         before, self._scanned = self._scanned, self._scanned + len(data)
@@ -288,13 +253,13 @@ class HeaderReader:
             scanner.follow(self._layout, data)
             return
         scanner.feed(data)
-        if is_first and (layout := scanner.layout(data, _SHARED)) is not None:
+        if is_first and (layout := scanner.layout(data, SERIES_TAGS)) is not None:
             layouts.add(layout)
 
     def _read_fields(self) -> None:
-        elements = _Elements(self._scanner, self._syntax, self._layout)
+        elements = Elements(self._scanner, self._layout)
         try:
-            self._fields = self._headers._fields(elements, self._syntax)
+            self._fields = self._headers.fields_from(elements, self._syntax)
         except UnusualError:
             return
         except UnreadableError as error:
@@ -303,161 +268,10 @@ class HeaderReader:
             self._fault = UnreadableError(f"the data set does not parse ({type(error).__name__})")
 
 
-def _header(
-    shared: SeriesFields, own: InstanceFields, syntax: _Syntax, pixel_digest: str
-) -> Header:
+def _header(shared: SeriesFields, own: InstanceFields, syntax: Syntax, pixel_digest: str) -> Header:
     return Header(
         **shared,
         **own,
         transfer_syntax_uid=syntax.uid,
         pixel_digest=pixel_digest,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Raw:
-    value: bytes
-
-
-class _Elements:
-    """A scanner's elements in the clothes of a pydicom data set: plain values without its help."""
-
-    def __init__(self, scanner: Scanner, syntax: _Syntax, layout: Layout | None) -> None:
-        self._scanner = scanner
-        self._syntax = syntax
-        self._layout = layout
-        self.raw = scanner.raw
-        self._dataset: Dataset | None = None
-
-    @property
-    def dataset(self) -> Dataset:
-        """All elements that are not long, as pydicom reads them."""
-        if self._dataset is None:
-            self._dataset = read_dataset(
-                BytesIO(self._scanner.kept), self._syntax.is_implicit, is_little_endian=True
-            )
-        return self._dataset
-
-    def shared(self) -> tuple[object, ...] | None:
-        """Return what decides on the fields of a series; None where the layout was not known."""
-        if self._layout is None:
-            return None
-        return self._layout, *self._scanner.parts(self._layout.shared)
-
-    def get(self, keyword: str) -> Any:
-        tag, vr = _PLAIN.get(keyword, (0, b""))
-        if tag:
-            with suppress(UnusualError):
-                return self._scanner.value(tag, vr)
-        self._scanner.raw((tag or Tag(keyword),))
-        return self.dataset.get(keyword)
-
-    def get_item(self, keyword: str) -> _Raw | None:
-        (raw,) = self._scanner.raw((_PLAIN[keyword][0],))
-        return None if raw is None else _Raw(raw[0 if self._syntax.is_implicit else 2 :])
-
-
-_PLAIN = {
-    "SOPInstanceUID": (0x00080018, b"UI"),
-    "SOPClassUID": (0x00080016, b"UI"),
-    "Rows": (0x00280010, b"US"),
-    "Columns": (0x00280011, b"US"),
-    "NumberOfFrames": (0x00280008, b"IS"),
-    "PixelSpacing": (0x00280030, b"DS"),
-    "ImageOrientationPatient": (0x00200037, b"DS"),
-    "ImagePositionPatient": (0x00200032, b"DS"),
-    "FrameOfReferenceUID": (0x00200052, b"UI"),
-    "RescaleSlope": (0x00281053, b"DS"),
-    "RescaleIntercept": (0x00281052, b"DS"),
-    "InstanceNumber": (0x00200013, b"IS"),
-    "AcquisitionNumber": (0x00200012, b"IS"),
-    "ImagesInAcquisition": (0x00201002, b"IS"),
-    "ConcatenationUID": (0x00209161, b"UI"),
-}
-"""Tag and value representation (PS3.6) of what `instance_fields` looks at in every image."""
-_SERIES_TAGS = tuple(int(Tag(keyword)) for keyword in SERIES_KEYWORDS)
-_SHARED = frozenset(_SERIES_TAGS)
-
-
-class _Watched:
-    """A stream that knows whether more was asked for than there is.
-
-    pydicom takes a value that is cut short as it is, and steps over one that it does not load.
-    """
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._short: list[int] = []
-        start = stream.tell()
-        self._end = stream.seek(0, 2)
-        stream.seek(start)
-        self.tell = stream.tell
-        self.seek = stream.seek
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._stream.read(size)
-        if 0 <= len(data) < size:
-            self._short.append(len(data))
-        return data
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the end was found elsewhere than where the next element would have begun."""
-        return self._short not in ([], [0]) or self._stream.tell() > self._end
-
-
-def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag in PIXEL_TAGS
-
-
-@contextmanager
-def _inflated(stream: BinaryIO, deflated: bool) -> Iterator[BinaryIO]:
-    """Yield what is to be parsed: the stream, or what it holds deflated (PS3.5 section A.5)."""
-    if not deflated:
-        yield stream
-        return
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    with tempfile.SpooledTemporaryFile(max_size=16 * _PIECE) as plain:
-        while data := stream.read(_PIECE):
-            piece = b""
-            while (data or len(piece) == _PIECE) and not inflater.eof:
-                piece = inflater.decompress(data, _PIECE)
-                plain.write(piece)
-                data = inflater.unconsumed_tail
-        plain.seek(0)
-        yield cast("BinaryIO", plain)
-
-
-def _hash_pixels(stream: BinaryIO, syntax: _Syntax) -> str:
-    """Return the digest of the pixel data element's value, which begins where the stream stands.
-
-    Encapsulated values (undefined length) and everything behind them count whole.
-
-    Raises:
-        UnreadableError: the element is longer than the data set.
-    """
-    found = blake3()
-    head = stream.read(8)
-    if len(head) < 8:
-        return found.hexdigest()
-    order: Any = "little" if syntax.is_little_endian else "big"
-    if syntax.is_implicit:
-        length = int.from_bytes(head[4:], order)
-    else:
-        more = stream.read(4)
-        if len(more) < 4:
-            raise UnreadableError("the data set ends within the pixel data element")
-        length = int.from_bytes(more, order)
-    size = 0
-    while size < length and (piece := stream.read(min(_PIECE, length - size))):
-        found.update(piece)
-        size += len(piece)
-    if length != UNDEFINED and size < length:
-        _say_short(length, size)
-    return found.hexdigest()
-
-
-def _say_short(length: int, found: int) -> NoReturn:
-    raise UnreadableError(
-        f"the pixel data element says {length} bytes, the data set ends after {found}"
     )

@@ -67,7 +67,7 @@ class Scanner:
         self.pixels_at: int | None = None
         self.pixels_length = 0
         self.gave_up = False
-        self._explicit = explicit
+        self.is_explicit = explicit
         self._carry = b""
         self._done = 0  # bytes of the data set that were stepped over
         self._skip = 0  # bytes still to come of an element that is not kept
@@ -117,7 +117,7 @@ class Scanner:
         if len(self._kept) != self._spans[-1][0]:
             return None
         return layout_of(
-            data, self._spans, self._places, shared, explicit=self._explicit,
+            data, self._spans, self._places, shared, explicit=self.is_explicit,
             pixels_length=self.pixels_length,
         )  # fmt: skip
 
@@ -168,7 +168,7 @@ class Scanner:
 
     def _end_of_value(self, buffer: bytes, start: int, vr: bytes) -> int:
         """Return where a value of undefined length ends, which can only be a sequence."""
-        if self._explicit and vr != b"SQ":
+        if self.is_explicit and vr != b"SQ":
             raise UnusualError
         try:
             end = self._end_of_sequence(buffer, start, 0)
@@ -184,7 +184,7 @@ class Scanner:
         """Return an element's tag, its VR, where its value begins, and its length."""
         if len(buffer) - place < 8:
             raise _CutError
-        if not self._explicit:
+        if not self.is_explicit:
             group, element, length = _implicit(buffer, place)
             if place + self._done == 0 and buffer[4:6].isalpha():
                 raise UnusualError  # it should be implicit, and looks explicit
@@ -199,7 +199,7 @@ class Scanner:
         return group << 16 | element, vr, place + 12, _length(buffer, place + 8)[0]
 
     def _pixels(self, buffer: bytes, place: int) -> int:
-        start = place + (12 if self._explicit else 8)
+        start = place + (12 if self.is_explicit else 8)
         if len(buffer) < start:
             raise _CutError
         self.pixels_length = _length(buffer, start - 4)[0]
@@ -233,7 +233,7 @@ class Scanner:
             if (group, element) == (0xFFFE, 0xE00D) and not length:
                 return place + 8
             tag, vr, place, length = self._header(buffer, place)
-            if tag >> 16 == 0xFFFE or (length == UNDEFINED and self._explicit and vr != b"SQ"):
+            if tag >> 16 == 0xFFFE or (length == UNDEFINED and self.is_explicit and vr != b"SQ"):
                 raise UnusualError
             if length == UNDEFINED:
                 place = self._end_of_sequence(buffer, place, depth + 1)
@@ -282,7 +282,7 @@ class Scanner:
                 raise UnusualError
             return None
         stated, start, end = found
-        if self._explicit and stated != vr:
+        if self.is_explicit and stated != vr:
             raise UnusualError
         return _value(bytes(self._kept[start:end]), vr)
 

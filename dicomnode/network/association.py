@@ -78,7 +78,7 @@ class Session(Protocol):
         """A data set begins."""
 
     def pause(self) -> None:
-        """Nothing has come for `PAUSE_SECONDS`; called again when something has come since."""
+        """Nothing has come for `PAUSE_SECONDS`, or something that brings no data set."""
 
     def settle(self) -> None:
         """The peer asks for the association's release, which is about to be confirmed."""
@@ -344,6 +344,7 @@ class AcceptedConnection:
         else:
             message.answer = Answer(status=commands.UNRECOGNIZED_OPERATION)
         if not request.has_data_set:
+            session.pause()
             self._finish(message)
 
     def _finish(self, message: _Message) -> None:

@@ -136,6 +136,8 @@ class ArrivingInstance:
                 self._block[: self._filled] = self._prefix
                 # While the pixels come there is time to find out whether it is a new one.
                 self._is_expected = bool(self._prefix) and desk.expect(request.sop_instance_uid)
+            if not self._is_expected:
+                desk.tell()  # of the one before: this one may be long
         except OSError:
             self._refuse(admission.NO_LEDGER)
             log.exception("STORAGE_FAILED")

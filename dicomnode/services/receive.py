@@ -75,7 +75,9 @@ class Reception:
         self._writer = Writer(desk, self._tell, self._beat)
         self._selector = selectors.DefaultSelector()
         self._beat_at = time.monotonic() + BEAT_SECONDS
-        self._orphans_at: float | None = None
+        self._died_at = self._seen_to = 0.0
+        """When the last acceptor died, and up to which death it was looked for what they left, by
+        `time.monotonic`. The thread that listens sets the one, the thread that writes the other."""
 
     def run_until_stopped(self) -> None:
         """Serve until the role is to stop."""
@@ -151,7 +153,7 @@ class Reception:
         if not data:
             self._selector.unregister(process.control)
             self._acceptors.died(process)
-            self._orphans_at = time.monotonic() + 2 * TOLD_SECONDS
+            self._died_at = time.monotonic()
             return
         for descriptor in descriptors:
             channel = socket.socket(fileno=descriptor)
@@ -180,14 +182,16 @@ class Reception:
         self._see_to_orphans()
 
     def _see_to_orphans(self) -> None:
-        if self._orphans_at is None or time.monotonic() < self._orphans_at or self._desk.owes_rows:
+        died_at = self._died_at
+        is_due = died_at > self._seen_to and time.monotonic() > died_at + 2 * TOLD_SECONDS
+        if not is_due or self._desk.owes_rows:
             return
-        self._orphans_at = None
         try:
             register_orphans(self._context, self._desk)
         except LedgerError as error:
             log.warning("LEDGER_UNAVAILABLE", extra={"fields": {"detail": str(error)}})
-            self._orphans_at = time.monotonic() + 2 * TOLD_SECONDS
+        else:
+            self._seen_to = died_at
 
 
 def _plan(

@@ -120,7 +120,8 @@ def register_orphans(context: Context, desk: Desk) -> None:
     for path in context.spool.left_arriving():
         with suppress(FileNotFoundError):  # it has its row by now, or its sender has gone
             about = path.stat()
-            if about.st_size and time.time() - about.st_mtime > TOLD_SECONDS:
+            # The clock may have been set since.
+            if about.st_size and abs(time.time() - about.st_mtime) > TOLD_SECONDS:
                 registered += _register_sealed(context, desk, path)
     if registered:
         log.info("SEALED_FILES_REGISTERED", extra={"fields": {"files": registered}})

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import re
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
-from header_kit import DATASETS, KEY
+from header_kit import DATASETS, KEY, real_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRLittleEndian
 from small_ct import encoded, instance
 
 from dicomnode.domain.records import Header
-from dicomnode.instances import Headers, UnreadableError
+from dicomnode.instances import Headers, UnreadableError, split_file
 from dicomnode.instances.layouts import KEPT_LAYOUTS, MAX_FIXED, Layouts
 from dicomnode.instances.scanning import Scanner
 
@@ -49,6 +51,31 @@ def test_what_was_met_before_changes_nothing(data: Any, name: str) -> None:
             del changed[data.draw(st.integers(0, len(changed))) :]
         sent = bytes(changed)
         assert read(headers, sent, syntax) == read(Headers(KEY), sent, syntax)
+
+
+def test_real_files_are_read_alike_whatever_came_before(test_data: Path) -> None:
+    """In turn and shuffled, through one reader: each as if it were the only one."""
+    headers, followed = Headers(KEY), 0
+    follow = Scanner.follow
+
+    def counted(*arguments: Any) -> None:
+        nonlocal followed
+        followed += 1
+        follow(*arguments)
+
+    files = [path.read_bytes() for path in real_files(test_data)]
+    files += [path.read_bytes() for path in sorted((test_data / "crlm-ct-1004").rglob("*.dcm"))]
+    random.Random(4).shuffle(files)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scanner, "follow", counted)
+        for data in files:
+            try:
+                syntax, start = split_file(data)
+            except UnreadableError:
+                continue
+            sent = data[start:]
+            assert read(headers, sent, syntax) == read(Headers(KEY), sent, syntax)
+    assert followed > 20
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if PLAIN.match(name)])

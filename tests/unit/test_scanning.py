@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from header_kit import DATASETS, KEY
+from header_kit import DATASETS, KEY, real_files
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
@@ -79,15 +79,6 @@ def test_what_is_usual_is_read_without_pydicoms_help(name: str) -> None:
 def test_other_encodings_come_out_the_same(syntax: str) -> None:
     data = encoded(instance(), syntax)
     assert fast(data, syntax, iter([1] * len(data))) == slow(data, syntax) != "unreadable"
-
-
-def real_files(test_data: Path) -> list[Path]:
-    return [
-        path
-        for folder in ("transfer-syntaxes", "odd", "geometry", "crlm-ct-1004/image")
-        for path in sorted((test_data / folder).rglob("*"))
-        if path.is_file() and ("crlm" not in folder or path.name.endswith("5.dcm"))
-    ]
 
 
 def test_real_files_come_out_the_same_however_they_are_cut(test_data: Path) -> None:

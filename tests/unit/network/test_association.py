@@ -280,6 +280,15 @@ def test_a_pause_is_noticed_and_ends_nothing(peer: Peer) -> None:
     assert len(peer.recorder.stored) == 2
 
 
+def test_another_request_than_a_store_is_no_reason_to_wait(peer: Peer) -> None:
+    """Whoever goes on asking for something else at once leaves no pause."""
+    peer.associate()
+    peer.socket.sendall(ul.store_rq(b"data") + ul.p_data(ul.pdv(3, 3, ul.command(ul.C_ECHO))))
+    assert ul.status_of(ul.read_response(peer.socket)) == 0
+    assert ul.status_of(ul.read_response(peer.socket)) == 0
+    assert peer.recorder.pauses == [1]
+
+
 def test_several_values_in_a_pdu_and_a_value_in_several_pdus(peer: Peer) -> None:
     peer.associate()
     command = ul.command(ul.C_STORE, data_set=True)
