@@ -9,6 +9,7 @@ from typing import Any
 from peers import HOST, free_port
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
+from scu import opened
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
@@ -151,7 +152,11 @@ class CommittingArchive(ScriptedArchive):
         ae = AE(ae_title=ae_title)
         ae.add_requested_context(PUSH_MODEL)
         association = ae.associate(
-            HOST, port, ae_title="DICOMNODE", ext_neg=[build_role(PUSH_MODEL, scp_role=True)]
+            HOST,
+            port,
+            ae_title="DICOMNODE",
+            ext_neg=[build_role(PUSH_MODEL, scp_role=True)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, opened)],
         )
         assert association.is_established
         try:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pynetdicom import AE, _config, build_role, evt
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.domain.security import PeerTls
@@ -87,10 +88,16 @@ def called(
         ae.add_requested_context(proposal.abstract_syntax, list(proposal.transfer_syntaxes))
     connected = threading.Event()
     failed: list[BaseException] = []
+    rejected: list[A_ASSOCIATE_RJ] = []
+
+    def received(event: Any) -> None:
+        # Who rejects and closes at once is taken by pynetdicom for one that was never there.
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            rejected.append(event.pdu)
 
     def opened(event: Any) -> None:
         no_delay(event)
-        event.assoc._reactor_checkpoint = _Gate(event.assoc)
+        event.assoc._reactor_checkpoint = Gate(event.assoc)
         # A peer that stops in the midst of a PDU would otherwise hold the thread for ever.
         event.assoc.dul.socket.socket.settimeout(call.timeout_seconds)
         connected.set()
@@ -102,13 +109,18 @@ def called(
             ae_title=call.called_ae,
             max_pdu=MAX_PDU_BYTES,
             ext_neg=_roles(proposals),
-            evt_handlers=[(evt.EVT_CONN_OPEN, opened), *handlers],
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, opened),
+                (evt.EVT_PDU_RECV, received),
+                *handlers,
+            ],
             tls_args=_secured(call, failed),
         )
     except OSError as error:
         raise ConnectError("NO_CONNECTION", f"the peer's name is not known: {error}") from error
     if not association.is_established:
-        raise _why_not(association, connected.is_set(), failed)
+        raise _why_not(connected.is_set(), failed, rejected)
+    association.unbind(evt.EVT_PDU_RECV, received)
     try:
         yield association
     finally:
@@ -116,7 +128,7 @@ def called(
             association.release()
 
 
-class _Gate:
+class Gate:
     """Where an association's own thread stands still while another one reads the responses.
 
     In place of pynetdicom's event: who clears that one asks a flag whether the thread stands still,
@@ -179,13 +191,14 @@ def _secured(call: Call, failed: list[BaseException]) -> tuple[ssl.SSLContext, s
     return context, call.tls.server_name or call.host
 
 
-def _why_not(association: Any, connected: bool, failed: Sequence[BaseException]) -> ConnectError:
+def _why_not(
+    connected: bool, failed: Sequence[BaseException], rejected: Sequence[A_ASSOCIATE_RJ]
+) -> ConnectError:
     if failed:
         return ConnectError("TLS_FAILED", f"no TLS with the peer: {tls.explain(failed[0])}")
     if not connected:
         return ConnectError("NO_CONNECTION", "the peer cannot be reached")
-    if association.is_rejected:
-        answer = association.acceptor.primitive
+    for answer in rejected:
         reason = f"{answer.result_str}, {answer.source_str}: {answer.reason_str}"
         return ConnectError("ASSOCIATION_REJECTED", f"the peer rejected the association ({reason})")
     return ConnectError("ABORTED", "the peer aborted, or did not answer as a DICOM peer does")

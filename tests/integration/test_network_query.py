@@ -31,7 +31,8 @@ from dicomnode.network.query import (
     find_series,
     find_study,
 )
-from dicomnode.network.requesting import Call
+from dicomnode.network.requesting import UNCOMPRESSED, Call, ConnectError, Proposal, called
+from dicomnode.network.sockets import VERIFICATION
 from dicomnode.settings import parse
 
 STUDY = "1.2.826.0.1.3680043.8.498.1"
@@ -156,6 +157,17 @@ def test_an_archive_that_rejects_the_node(orthanc: Orthanc) -> None:
     answer = count_instances(to(orthanc.port, called="WRONG"), STUDY)
     assert isinstance(answer, Retry)
     assert answer.code == "ASSOCIATION_REJECTED"
+
+
+def test_one_that_rejects_and_is_gone_before_anyone_looks(orthanc: Orthanc) -> None:
+    proposal = Proposal(abstract_syntax=VERIFICATION, transfer_syntaxes=UNCOMPRESSED)
+    late = (evt.EVT_REQUESTED, lambda _event: time.sleep(0.5))
+    with (
+        pytest.raises(ConnectError, match="Called AE title not recogni") as caught,
+        called(to(orthanc.port, called="WRONG"), [proposal], [late]),
+    ):
+        pass
+    assert caught.value.code == "ASSOCIATION_REJECTED"
 
 
 # Peers that answer badly

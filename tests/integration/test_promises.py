@@ -14,6 +14,7 @@ from nodes import Node
 from peers import HOST, Orthanc, free_port, wait_until
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
+from scu import opened
 from small_ct import CT, encoded, instance
 
 from dicomnode.domain.retention import RetentionPolicy
@@ -64,7 +65,9 @@ class Modality:
         ae = AE(ae_title="MODALITY")
         ae.add_requested_context(CT, ExplicitVRLittleEndian)
         ae.add_requested_context(PUSH_MODEL)
-        association = ae.associate(HOST, node.port, ae_title="DICOMNODE")
+        association = ae.associate(
+            HOST, node.port, ae_title="DICOMNODE", evt_handlers=[(evt.EVT_CONN_OPEN, opened)]
+        )
         assert association.is_established
         for dataset in datasets:
             dataset.file_meta.MediaStorageSOPClassUID = CT

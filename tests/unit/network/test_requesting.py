@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 
-from dicomnode.network.requesting import _Gate
+from dicomnode.network.requesting import Gate
 
 
 class Reactor(threading.Thread):
@@ -14,7 +14,7 @@ class Reactor(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.gate = _Gate(self)
+        self.gate = Gate(self)
         self.messages: queue.Queue[int] = queue.Queue()
         self.taken: list[int] = []
         self.ended = False
