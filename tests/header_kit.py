@@ -39,6 +39,18 @@ DATASETS = {
     for name, dataset in {
         "plain": instance(),
         "ascii": instance(PatientName="A^B"),
+        "plain and rich": instance(
+            ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],
+            StudyDate="20260102",
+            Manufacturer="Maker",
+            ConvolutionKernel="B30f",
+            KVP="120",
+            PatientPosition="HFS",
+            InstanceNumber=7,
+            AcquisitionNumber=2,
+            GantryDetectorTilt="0",
+            RescaleType="HU",
+        ),
         "nested": nested(undefined=False),
         "undefined": nested(undefined=True),
         "no pixels": instance(PixelData=None),

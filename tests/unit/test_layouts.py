@@ -20,6 +20,8 @@ from dicomnode.instances import Headers, UnreadableError, split_file
 from dicomnode.instances.layouts import KEPT_LAYOUTS, MAX_FIXED, Layouts
 from dicomnode.instances.scanning import Scanner
 
+PIXELS = 32
+"""Bytes of them in each data set."""
 PLAIN = re.compile("plain|nested|undefined")
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -51,6 +53,19 @@ def test_what_was_met_before_changes_nothing(data: Any, name: str) -> None:
             del changed[data.draw(st.integers(0, len(changed))) :]
         sent = bytes(changed)
         assert read(headers, sent, syntax) == read(Headers(KEY), sent, syntax)
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if "long" not in name])
+def test_no_byte_of_a_header_is_taken_for_that_of_another(name: str) -> None:
+    whole, syntax = DATASETS[name]
+    headers = Headers(KEY)
+    for place in range(len(whole) - PIXELS):
+        for bit in (0x01, 0x08):  # another digit or letter, another length
+            changed = bytearray(whole)
+            changed[place] ^= bit
+            sent = bytes(changed)
+            read(headers, whole, syntax)
+            assert read(headers, sent, syntax) == read(Headers(KEY), sent, syntax), hex(place)
 
 
 def test_real_files_are_read_alike_whatever_came_before(test_data: Path) -> None:
