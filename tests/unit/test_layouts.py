@@ -55,7 +55,7 @@ def test_what_was_met_before_changes_nothing(data: Any, name: str) -> None:
         assert read(headers, sent, syntax) == read(Headers(KEY), sent, syntax)
 
 
-@pytest.mark.parametrize("name", [name for name in DATASETS if "long" not in name])
+@pytest.mark.parametrize("name", [name for name in DATASETS if re.search("rich|undefined", name)])
 def test_no_byte_of_a_header_is_taken_for_that_of_another(name: str) -> None:
     whole, syntax = DATASETS[name]
     headers = Headers(KEY)
