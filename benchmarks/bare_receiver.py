@@ -41,9 +41,6 @@ class Bare:
         """A data set begins."""
         return BareFile(self._folder / request.sop_instance_uid)
 
-    def pause(self) -> None:
-        """Nothing waits."""
-
     def settle(self) -> None:
         """Nothing waits."""
 

@@ -14,7 +14,8 @@ from dicomnode.ledger.core import Ledger
 class Question:
     """Asks whether a statement finds a row for a UID: by the driver, in a tenth of the time.
 
-    It sees what is committed when it is asked, and waits for nobody's transaction. For one thread.
+    It sees what is committed when it is asked, waits for nobody's transaction, and can change
+    nothing. For one thread at a time.
 
     Args:
         ledger: is asked.
@@ -58,6 +59,10 @@ class Question:
         pooled = self._engine.raw_connection()
         self._connection = pooled.driver_connection
         pooled.detach()  # it is never another's
-        if self._engine.dialect.name != "sqlite":  # there each statement is its own transaction
-            self._connection.autocommit = True
+        if self._engine.dialect.name == "sqlite":  # each statement is its own transaction
+            self._cursor = self._connection.cursor()
+            self._cursor.execute("PRAGMA query_only = 1")
+            return
+        self._connection.autocommit = True
+        self._connection.execute("SET default_transaction_read_only TO on")
         self._cursor = self._connection.cursor()

@@ -27,7 +27,6 @@ from dicomnode.network.wire import ClosedError, OversizeError, Wire, WireError
 
 log = logging.getLogger(__name__)
 
-PAUSE_SECONDS = 0.02
 COMMITMENT_REQUESTS = (commands.N_EVENT_REPORT_RQ, commands.N_ACTION_RQ)
 
 
@@ -76,9 +75,6 @@ class Session(Protocol):
 
     def store(self, request: StoreRequest) -> Sink:
         """A data set begins."""
-
-    def pause(self) -> None:
-        """Nothing has come for `PAUSE_SECONDS`, or something that brings no data set."""
 
     def settle(self) -> None:
         """The peer asks for the association's release, which is about to be confirmed."""
@@ -251,8 +247,6 @@ class AcceptedConnection:
             session.close(outcome)
 
     def _next(self, session: Session) -> None:
-        if not self._wire.hears_within(PAUSE_SECONDS):
-            session.pause()
         pdu = self._wire.read(self._terms.max_pdu_bytes, self._terms.idle_seconds)
         if pdu.kind == pdus.P_DATA:
             self._data(pdu.body, session)
@@ -344,7 +338,6 @@ class AcceptedConnection:
         else:
             message.answer = Answer(status=commands.UNRECOGNIZED_OPERATION)
         if not request.has_data_set:
-            session.pause()
             self._finish(message)
 
     def _finish(self, message: _Message) -> None:

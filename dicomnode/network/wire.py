@@ -75,20 +75,6 @@ class Wire:
         certificate = self._socket.getpeercert(binary_form=True)
         return hashlib.sha256(certificate).hexdigest() if certificate else None
 
-    def hears_within(self, seconds: float) -> bool:
-        """Wait for the first byte of the next PDU.
-
-        Raises:
-            ClosedError: none will come.
-        """
-        if self._end == self._start:
-            self._start = self._end = 0
-            try:
-                self._receive(time.monotonic() + seconds, SilentError)
-            except SilentError:
-                return False
-        return True
-
     def read(self, longest: int, wait_seconds: float) -> Pdu:
         """Read the next PDU.
 

@@ -1,7 +1,8 @@
 """The program of an acceptor process: `python -m dicomnode.services.acceptor FD`.
 
 The receive role starts some of them and hands each its listening sockets and a line to itself. An
-acceptor ends when that line does, however the role ended; it loads no ledger and no model.
+acceptor ends when that line does, however the role ended. It asks the ledger one question and
+writes nothing there; it loads no model.
 """
 
 from __future__ import annotations
@@ -14,87 +15,31 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 from dicomnode import logs
 from dicomnode.domain.associations import AssociationRequest, Rejected
 from dicomnode.instances import Headers
+from dicomnode.ledger import Ledger
 from dicomnode.memory import settle
 from dicomnode.network import tls
 from dicomnode.network.acceptor import Acceptor, Listener
-from dicomnode.network.association import Outcome
 from dicomnode.services import messages
 from dicomnode.services.arriving import House, Sender
 from dicomnode.services.messages import (
     ABORT,
+    OWING,
+    WORD_BYTES,
     AcceptorPlan,
     Ask,
-    Expect,
-    Expected,
     GoneError,
-    Leave,
-    Message,
-    Store,
-    Stored,
     Unproven,
     Welcome,
 )
+from dicomnode.services.newness import Newness
+from dicomnode.services.telling import DeskLine, Teller
 from dicomnode.spool import Spool
 
 NAME = "receive"
-
-
-class DeskLine:
-    """The line of one connection to the receive role."""
-
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
-        self._is_expecting = False
-        self._stored: Store | None = None
-
-    def ask(self, message: Message) -> Any:
-        """Say something and wait for the reply."""
-        self.is_new()  # an answer that nobody has waited for
-        self.tell()
-        messages.send(self._channel, message)
-        return messages.receive(self._channel)
-
-    def expect(self, sop_instance_uid: str) -> bool:
-        """Say that an instance is coming."""
-        self.is_new()
-        stored, self._stored = self._stored, None
-        messages.send(self._channel, Expect(sop_instance_uid, stored))
-        self._is_expecting = True
-        return True
-
-    def is_new(self) -> bool:
-        """Wait for what was asked with `expect`; False where nothing was."""
-        if not self._is_expecting:
-            return False
-        self._is_expecting = False
-        reply: Expected = messages.receive(self._channel)
-        return reply.is_new
-
-    def stored(self, store: Store) -> None:
-        """Have said that a new instance is sealed."""
-        self._stored = store
-
-    def tell(self) -> None:
-        """Say what is still to be said."""
-        if self._stored is not None:
-            stored, self._stored = self._stored, None
-            messages.send(self._channel, Stored(stored))
-
-    def leave(self, outcome: Outcome) -> None:
-        """Say that the association has ended."""
-        with contextlib.suppress(GoneError):
-            self.tell()
-            messages.send(self._channel, Leave(outcome))
-        self._channel.close()
-
-    def close(self) -> None:
-        """End the line of a connection that became no association."""
-        self._channel.close()
 
 
 class Entrance:
@@ -103,6 +48,7 @@ class Entrance:
     def __init__(self, control: socket.socket, house: House) -> None:
         self._control = control
         self._house = house
+        self._teller = Teller()
 
     def admit(self, request: AssociationRequest) -> Sender | Rejected:
         """Ask for an association.
@@ -111,7 +57,7 @@ class Entrance:
             GoneError: the role has ended, and this process is about to.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        line = DeskLine(ours)
+        line = DeskLine(ours, self._teller)
         try:
             with theirs:
                 socket.send_fds(self._control, [b"+"], [theirs.fileno()])
@@ -135,18 +81,23 @@ class Entrance:
 def serve(control: socket.socket) -> None:
     """Accept until the receive role ends the line."""
     plan: AcceptorPlan = messages.receive(control)
+    newness = Newness(Ledger(plan.ledger_url, plan.node_id))
     house = House(
         spool=Spool(Path(plan.spool_root), NAME),
         headers=Headers(plan.patient_key),
         min_free_bytes=plan.min_free_bytes,
         max_instance_bytes=plan.max_instance_bytes,
+        newness=newness,
     )
     house.spool.make_places()  # the first peer does not wait for them
     entrance = Entrance(control, house)
     acceptor = Acceptor(_listeners(plan), plan.terms, entrance.admit, entrance.tell_unproven)
     acceptor.start()
-    while control.recv(len(ABORT)) == ABORT:
-        acceptor.abort()
+    while word := control.recv(WORD_BYTES):
+        if word == ABORT:
+            acceptor.abort()
+        else:
+            newness.is_suspended = word == OWING
 
 
 def _listeners(plan: AcceptorPlan) -> list[Listener]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dicomnode.services import messages
-from dicomnode.services.messages import ABORT, AcceptorPlan, GoneError
+from dicomnode.services.messages import ABORT, OWING, PAID, AcceptorPlan, GoneError
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class Acceptors:
         self._listening = listening
         self._places = [Place() for _ in range(count)]
         self._running: set[Process] = set()
+        self._is_owing = False
 
     def start_missing(self) -> list[Process]:
         """Start those that are due; return them."""
@@ -65,8 +66,10 @@ class Acceptors:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), *(one.fileno() for one in self._listening)),
             )
-        with contextlib.suppress(GoneError):  # it died at once, and its line says so
+        with contextlib.suppress(GoneError, OSError):  # it died at once, and its line says so
             messages.send(ours, self._plan)
+            if self._is_owing:
+                ours.send(OWING)
         process = Process(place, ours, child, time.monotonic())
         place.taken = True
         self._running.add(process)
@@ -85,11 +88,20 @@ class Acceptors:
         place.start_at, place.taken = now + min(wait, AGAIN_CEILING_SECONDS), False
         log.warning("ACCEPTOR_DIED", extra={"fields": {"exit_code": code}})
 
+    def say_owing(self, is_owing: bool) -> None:
+        """Have it known whether rows are owed: while they are, no acceptor answers by itself."""
+        if is_owing is not self._is_owing:
+            self._is_owing = is_owing
+            self._say(OWING if is_owing else PAID)
+
     def abort(self) -> None:
         """Have all associations aborted that are still open."""
+        self._say(ABORT)
+
+    def _say(self, word: bytes) -> None:
         for process in self._running:
             with contextlib.suppress(OSError):
-                process.control.send(ABORT)
+                process.control.send(word)
 
     def end(self) -> None:
         """End all processes."""

@@ -1,8 +1,9 @@
 """An association as its acceptor process sees it: bytes to the spool, facts to the receive role.
 
 The bytes of an instance go to a temporary file while they arrive, whatever their number; nothing
-here holds more of them than the network's buffer does. What becomes of them, and what the peer
-hears, is decided by the receive role, which alone writes to the ledger.
+here holds more of them than the network's buffer does. An instance that the
+ledger has not heard of is stored; of any other the receive role, which alone writes to the ledger,
+decides what becomes of it and what the peer hears.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dicomnode.instances import Headers, UnreadableError, file_prefix, same_imag
 from dicomnode.instances.seals import Seal
 from dicomnode.network.association import Answer, Outcome, StoreRequest
 from dicomnode.services.messages import Compare, GoneError, Line, Note, Settle, Store
+from dicomnode.services.newness import Newness
 from dicomnode.services.reporting import ArrivingReport
 from dicomnode.spool import Spool
 
@@ -60,6 +62,8 @@ class House:
     headers: Headers
     min_free_bytes: int
     max_instance_bytes: int
+    newness: Newness | None = None
+    """None: of each instance the desk decides before its sender is answered."""
     blocks: Blocks = field(default_factory=Blocks)
 
 
@@ -79,11 +83,6 @@ class Sender:
         return ArrivingInstance(
             self._house, self._desk, request, self._calling_ae, self._association_id
         )
-
-    def pause(self) -> None:
-        """Have the desk told what it was not told yet."""
-        with suppress(GoneError):
-            self._desk.tell()
 
     def settle(self) -> None:
         """Have the rows written of what was stored: whoever sees the association end finds them."""
@@ -115,7 +114,7 @@ class ArrivingInstance:
         self._request = request
         self._calling_ae = calling_ae
         self._association_id = association_id
-        self._is_expected = False
+        self._is_claimed = False
         self._sealed: Store | None = None
         self._reader = house.headers.begin(request.transfer_syntax_uid)
         self._tmp = house.spool.arriving
@@ -134,15 +133,9 @@ class ArrivingInstance:
                 self._block = house.blocks.take()
                 self._filled = self._read = len(self._prefix)
                 self._block[: self._filled] = self._prefix
-                # While the pixels come there is time to find out whether it is a new one.
-                self._is_expected = bool(self._prefix) and desk.expect(request.sop_instance_uid)
-            if not self._is_expected:
-                desk.tell()  # of the one before: this one may be long
         except OSError:
             self._refuse(admission.NO_LEDGER)
             log.exception("STORAGE_FAILED")
-        except GoneError:
-            self._refuse(admission.NO_LEDGER)
 
     def write(self, fragment: memoryview) -> bool:
         """Take the next bytes; False where there is no end of them."""
@@ -200,6 +193,9 @@ class ArrivingInstance:
         if self._sealed is not None:
             self._desk.stored(self._sealed)
             self._sealed = None
+        elif self._is_claimed and self._house.newness is not None:
+            self._house.newness.forget(self._request.sop_instance_uid)
+        self._is_claimed = False
 
     def _finish(self) -> Decision:
         if self._refusal is not None:
@@ -217,14 +213,12 @@ class ArrivingInstance:
             size=self._size,
             tmp=self._tmp.name,
         )
-        if self._is_expected and self._is_plain(header):
+        if self._prefix and self._is_plain(header) and self._claim():
             self._seal(digest)
             self._synchronise()
-            if self._desk.is_new():
-                self._sealed = store
-                return admission.STORED
-        else:
-            self._synchronise()
+            self._sealed = store
+            return admission.STORED
+        self._synchronise()
         answer: Decision | Compare = self._desk.ask(store)
         if isinstance(answer, Compare):
             first = self._house.spool.path(answer.path)
@@ -235,6 +229,11 @@ class ArrivingInstance:
         if decision.fate is Fate.QUARANTINE:
             return self._set_aside(header, decision)
         return decision
+
+    def _claim(self) -> bool:
+        newness = self._house.newness
+        self._is_claimed = newness is not None and newness.claim(self._request.sop_instance_uid)
+        return self._is_claimed
 
     def _is_plain(self, header: Header) -> bool:
         """Whether a new one like it is stored whatever else the ledger knows."""

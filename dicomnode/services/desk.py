@@ -438,20 +438,9 @@ class LocalLine:
         self._desk.serve([item])
         return item.reply
 
-    def expect(self, _sop_instance_uid: str) -> bool:
-        """Say that an instance is coming; in one process there is nothing to gain by it."""
-        return False
-
-    def is_new(self) -> bool:
-        """Nothing was asked with `expect`."""
-        return False
-
     def stored(self, store: Store) -> None:
         """Say that a new instance is sealed."""
         self._desk.serve([Item(self._seat, Stored(store))])
-
-    def tell(self) -> None:
-        """Nothing waits to be said."""
 
     def leave(self, outcome: Outcome) -> None:
         """Say that the association has ended."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dicomnode.domain.admission import Decision
@@ -24,8 +24,9 @@ PART_BYTES = 1 << 16
 """A message goes in parts of so many bytes: the kernel takes no packet of any size, and a rejection
 note may name ten thousand instances."""
 _MORE, _LAST = b"+", b"."
-ABORT = b"abort"
-"""To an acceptor: abort whatever is open."""
+ABORT, OWING, PAID = b"abort", b"owing", b"paid"
+"""To an acceptor: abort whatever is open; rows cannot be written; they can be again."""
+WORD_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,9 @@ class AcceptorPlan:
     """What an acceptor process works by."""
 
     spool_root: str
+    node_id: str
+    ledger_url: str = field(repr=False)
+    """There may be a password in it."""
     patient_key: bytes
     terms: Terms
     plain: int | None
@@ -59,23 +63,6 @@ class Welcome:
     """Of the association's row in the ledger."""
 
 
-@dataclass(frozen=True, slots=True)
-class Expect(Packed):
-    """An instance of this UID is coming: does the ledger know of it? Answered by `Expected`."""
-
-    sop_instance_uid: str
-    stored: Store | None = None
-    """The one before it, as `Stored` would say it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Expected(Packed):
-    """What is to be done when the instance is whole and synchronised."""
-
-    is_new: bool
-    """Then its peer hears Success at once, and `Stored` is told; else `Store` asks."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store(Packed):
     """An instance whose bytes are synchronised. Answered by `Decision` or `Compare`."""
@@ -95,10 +82,17 @@ class Store(Packed):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored(Packed):
-    """An instance whose peer hears Success: its sealed file will get its row. Not answered."""
+class Stored:
+    """An instance whose peer heard Success: its sealed file will get its row. Not answered."""
 
     store: Store
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAll:
+    """Several of those, in their order."""
+
+    stores: tuple[Store, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +155,8 @@ class Leave:
     outcome: Outcome
 
 
-Message = Ask | Expect | Store | Stored | Settle | Note | Reported | Wanted | Unproven | Leave
-Reply = Welcome | Rejected | Expected | Decision | Compare | Settled | int
+Message = Ask | Store | Stored | StoredAll | Settle | Note | Reported | Wanted | Unproven | Leave
+Reply = Welcome | Rejected | Decision | Compare | Settled | int
 
 
 class Line(Protocol):
@@ -175,31 +169,10 @@ class Line(Protocol):
             GoneError: the desk is no more.
         """
 
-    def expect(self, sop_instance_uid: str) -> bool:
-        """Say that an instance is coming; return whether `is_new` will tell if it is a new one.
-
-        Raises:
-            GoneError: the desk is no more.
-        """
-
-    def is_new(self) -> bool:
-        """Wait for what was asked with `expect`.
-
-        Raises:
-            GoneError: the desk is no more.
-        """
-
     def stored(self, store: Store) -> None:
-        """Have said that a new instance is sealed: with what is said next, or by `tell`.
+        """Have said that a new instance is sealed: soon, and before anything else that is said.
 
         It gets its row soon; if this process dies before, when the desk looks for such files.
-        """
-
-    def tell(self) -> None:
-        """Say what is still to be said.
-
-        Raises:
-            GoneError: the desk is no more, and does not know.
         """
 
     def leave(self, outcome: Outcome) -> None:

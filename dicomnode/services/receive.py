@@ -29,15 +29,13 @@ from dicomnode.services.acceptor import allow_many_files
 from dicomnode.services.acceptors import Acceptors, Process
 from dicomnode.services.common import BEAT_SECONDS, Context, beat, role
 from dicomnode.services.desk import Desk, Item, Seat
-from dicomnode.services.expecting import Expectations
 from dicomnode.services.messages import (
     AcceptorPlan,
-    Expect,
-    Expected,
     GoneError,
     Leave,
     Message,
     Stored,
+    StoredAll,
 )
 from dicomnode.services.notifying import ALIVE, READY, notify
 from dicomnode.services.recovery import TOLD_SECONDS, check_spool, register_orphans
@@ -71,7 +69,6 @@ class Reception:
         self._context = context
         self._acceptors = acceptors
         self._desk = desk
-        self._expectations = Expectations(context.ledger)
         self._writer = Writer(desk, self._tell, self._beat)
         self._selector = selectors.DefaultSelector()
         self._beat_at = time.monotonic() + BEAT_SECONDS
@@ -103,7 +100,6 @@ class Reception:
         while self._desk.open_associations and time.monotonic() < deadline:
             self._turn()
         self._writer.end()
-        self._expectations.close()
 
     # In the thread that listens
 
@@ -111,6 +107,7 @@ class Reception:
         """Hear what has come by now, or wait a moment for something to come."""
         if self._writer.error is not None:
             raise self._writer.error
+        self._acceptors.say_owing(self._desk.owes_rows)
         if not self._desk.is_stopping:
             for process in self._acceptors.start_missing():
                 self._selector.register(process.control, selectors.EVENT_READ, process)
@@ -125,25 +122,13 @@ class Reception:
             message: Message = messages.receive(line.channel)
         except GoneError:  # the acceptor died; or the connection never became an association
             message = Leave(Outcome.ABORTED)
-        if isinstance(message, Expect):
-            if message.stored is not None:
-                self._expectations.stored(line)
-            self._answer(line, message.sop_instance_uid)
-            if message.stored is not None:
-                self._writer.put(Item(line.seat, Stored(message.stored), sender=line))
+        if isinstance(message, StoredAll):
+            for store in message.stores:
+                self._writer.put(Item(line.seat, Stored(store), sender=line))
             return
-        if isinstance(message, Stored):
-            self._expectations.stored(line)
-        else:
-            self._expectations.forget(line)
         if isinstance(message, Leave):
             self._selector.unregister(line.channel)
         self._writer.put(Item(line.seat, message, sender=line))
-
-    def _answer(self, line: _Line, sop_instance_uid: str) -> None:
-        is_new = self._expectations.expect(line, sop_instance_uid)
-        with contextlib.suppress(GoneError):  # its end will be heard next
-            messages.send(line.channel, Expected(is_new))
 
     def _connect(self, process: Process) -> None:
         try:
@@ -163,14 +148,11 @@ class Reception:
     # In the thread that writes
 
     def _tell(self, settled: list[Item]) -> None:
-        self._expectations.is_suspended = self._desk.owes_rows
         for item in settled:
             line, message = cast("_Line", item.sender), item.message
             if isinstance(message, Leave):
                 self._desk.left(item.seat)
                 line.channel.close()
-            elif isinstance(message, Stored):
-                self._expectations.settled(message.store.header.sop_instance_uid)
             elif item.reply is not None:
                 with contextlib.suppress(GoneError):  # its end will be heard next
                     messages.send(line.channel, item.reply)
@@ -201,6 +183,8 @@ def _plan(
     sockets = {name: one.fileno() for name, one in listening.items()}
     return AcceptorPlan(
         spool_root=str(context.spool.root),
+        node_id=settings.node.id,
+        ledger_url=settings.ledger_url,
         patient_key=context.patient_key,
         terms=Terms(
             unknown_classes=settings.receive.unknown_sop_classes,

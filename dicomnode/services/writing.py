@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dicomnode.services.desk import Desk, Item
 from dicomnode.services.messages import Stored
 
-LINGER_SECONDS = 0.2
+LINGER_SECONDS = 0.15
 GROUP = 200
 AGAIN_SECONDS = 1.0
 """How often rows that are owed are tried when nothing else is to be written."""

@@ -51,3 +51,11 @@ def test_after_a_fault_the_next_question_is_answered(ledger: Ledger, heard_of: Q
     with ledger.transaction() as tx:
         tx.connection.execute(text("ALTER TABLE away RENAME TO instance"))
     assert heard_of.ask("1.1")
+
+
+def test_whoever_asks_can_change_nothing(ledger: Ledger, heard_of: Question) -> None:
+    receive(ledger, header("1.1"))
+    assert heard_of.ask("1.1")
+    with pytest.raises(heard_of._faults, match=r"read-?only"):
+        heard_of._cursor.execute("DELETE FROM rejection")
+    assert heard_of.ask("1.1")

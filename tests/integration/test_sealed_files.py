@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from small_ct import CT, encoded, instance
+from sqlalchemy import text
 
 from dicomnode.errors import LedgerError
 from dicomnode.instances import file_prefix, read_file, seals
@@ -19,8 +20,8 @@ from dicomnode.ledger import Ledger, knowing, nodes
 from dicomnode.ledger.schema import upgrade
 from dicomnode.services.common import Context
 from dicomnode.services.desk import Desk, Item, Seat
-from dicomnode.services.expecting import Expectations
 from dicomnode.services.messages import Store, Stored
+from dicomnode.services.newness import Newness
 from dicomnode.services.recovery import TOLD_SECONDS, check_spool, register_orphans
 from dicomnode.settings import Settings
 from dicomnode.spool import Spool
@@ -177,18 +178,16 @@ def test_the_same_bytes_twice_at_once_are_kept_once(context: Context) -> None:
     assert in_tmp(context) == []
 
 
-def test_an_instance_is_new_to_one_at_a_time(context: Context) -> None:
-    expectations = Expectations(context.ledger)
-    assert expectations.expect("a", "1.2.3.1")
-    assert not expectations.expect("b", "1.2.3.1")
-    expectations.stored("a")
-    assert not expectations.expect("b", "1.2.3.1")
-    assert not expectations.expect("a", "1.2.3.1")  # the same sender, before the row is there
-    expectations.settled("1.2.3.1")
-    assert expectations.expect("b", "1.2.3.1")  # no row came of it: it was set aside
-    expectations.forget("b")
+def test_an_instance_is_new_once(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    newness = Newness(context.ledger)
+    assert newness.claim("1.2.3.1")
+    assert not newness.claim("1.2.3.1")  # it has no row yet
     Desk(context).serve([Item(Seat(), stored(sealed_file(context.spool)))])
-    assert not expectations.expect("b", "1.2.3.1")
+    for _ in range(3):
+        monkeypatch.setattr(newness, "_turn_at", 0.0)
+        assert not newness.claim("1.2.3.1")
+    assert newness._taken == newness._taken_before == set()
+    assert not Newness(context.ledger).claim("1.2.3.1")
 
 
 def test_what_a_dead_acceptor_did_not_tell_is_found(context: Context) -> None:
@@ -210,16 +209,36 @@ def test_what_a_dead_acceptor_did_not_tell_is_found(context: Context) -> None:
     assert in_tmp(context) == [unsealed]
 
 
-def test_what_does_not_come_after_all_is_new_to_the_next(context: Context) -> None:
-    expectations = Expectations(context.ledger)
-    assert expectations.expect("a", "1.2.3.1")
-    assert expectations.expect("a", "1.2.3.2")
-    assert expectations.expect("b", "1.2.3.1")
+def test_what_is_not_stored_after_all_is_new_to_the_next(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newness = Newness(context.ledger)
+    for uid in ("1.2.3.1", "1.2.3.2"):
+        assert newness.claim(uid)
+    newness.forget("1.2.3.1")
+    assert newness.claim("1.2.3.1")
+    monkeypatch.setattr(newness, "_turn_at", 0.0)
+    assert not newness.claim("1.2.3.2")
+    newness.forget("1.2.3.2")
+    assert newness.claim("1.2.3.2")
 
 
 def test_nothing_is_new_while_rows_are_owed(context: Context) -> None:
-    expectations = Expectations(context.ledger)
-    expectations.is_suspended = True
-    assert not expectations.expect("a", "1.2.3.1")
-    expectations.is_suspended = False
-    assert expectations.expect("a", "1.2.3.1")
+    newness = Newness(context.ledger)
+    newness.is_suspended = True
+    assert not newness.claim("1.2.3.1")
+    newness.is_suspended = False
+    assert newness.claim("1.2.3.1")
+
+
+def test_nothing_is_new_to_a_ledger_that_cannot_be_asked(
+    context: Context, caplog: pytest.LogCaptureFixture
+) -> None:
+    newness = Newness(context.ledger)
+    with context.ledger.transaction() as tx:
+        tx.connection.execute(text("ALTER TABLE instance RENAME TO away"))
+    assert not newness.claim("1.2.3.1")
+    assert "LEDGER_UNAVAILABLE" in caplog.text
+    with context.ledger.transaction() as tx:
+        tx.connection.execute(text("ALTER TABLE away RENAME TO instance"))
+    assert newness.claim("1.2.3.1")

@@ -12,7 +12,7 @@ from ledger_kit import header
 
 from dicomnode.domain.images import ImageFacts
 from dicomnode.domain.records import Header
-from dicomnode.services.messages import Store, Stored
+from dicomnode.services.messages import Store, StoredAll
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 FACTS = st.builds(
@@ -38,18 +38,17 @@ def test_a_stored_instance_comes_back_equal(
     facts: ImageFacts, place: float | None, description: str
 ) -> None:
     made: Header = header("1.1", image=facts, place_mm=place, series_description=description)
-    stored = Stored(
-        Store(
-            header=made,
-            sop_class_uid=made.sop_class_uid,
-            sop_instance_uid=made.sop_instance_uid,
-            digest="d",
-            size=7,
-            tmp="t",
-        )
+    store = Store(
+        header=made,
+        sop_class_uid=made.sop_class_uid,
+        sop_instance_uid=made.sop_instance_uid,
+        digest="d",
+        size=7,
+        tmp="t",
     )
+    stored = StoredAll((store, store))
     again = pickle.loads(pickle.dumps(stored, pickle.HIGHEST_PROTOCOL))
     assert again == stored
-    assert again.store.header.image == facts
+    assert again.stores[1].header.image == facts
     with pytest.raises(FrozenInstanceError):
-        again.store.header.modality = "MR"
+        again.stores[1].header.modality = "MR"

@@ -24,9 +24,6 @@ class Association:
     def store(self, request: StoreRequest) -> Sink:
         raise NotImplementedError
 
-    def pause(self) -> None:
-        pass
-
     def settle(self) -> None:
         pass
 

@@ -49,17 +49,12 @@ class Recorder:
     outcomes: list[Outcome] = field(default_factory=list)
     answer: Answer = field(default_factory=lambda: Answer(status=0))
     most: int = 1 << 30
-    pauses: list[int] = field(default_factory=list)
-    """How many instances were stored whenever nothing came for a while."""
     settled_after: int | None = None
     """How many instances were stored when the release was asked for."""
 
     def store(self, request: StoreRequest) -> RecordingSink:
         self.requests.append(request)
         return RecordingSink(self)
-
-    def pause(self) -> None:
-        self.pauses.append(len(self.stored))
 
     def settle(self) -> None:
         self.settled_after = len(self.stored)
@@ -269,24 +264,6 @@ def test_a_failure_says_why(peer: Peer) -> None:
     response = ul.read_response(peer.socket)
     assert ul.status_of(response) == 0xA700
     assert response[0x0902] == b"x" * 64
-
-
-def test_a_pause_is_noticed_and_ends_nothing(peer: Peer) -> None:
-    peer.associate()
-    for number in (1, 2):
-        peer.socket.sendall(ul.store_rq(b"data"))
-        assert ul.status_of(ul.read_response(peer.socket)) == 0
-        wait_until(lambda number=number: number in peer.recorder.pauses, 5, "a pause")
-    assert len(peer.recorder.stored) == 2
-
-
-def test_another_request_than_a_store_is_no_reason_to_wait(peer: Peer) -> None:
-    """Whoever goes on asking for something else at once leaves no pause."""
-    peer.associate()
-    peer.socket.sendall(ul.store_rq(b"data") + ul.p_data(ul.pdv(3, 3, ul.command(ul.C_ECHO))))
-    assert ul.status_of(ul.read_response(peer.socket)) == 0
-    assert ul.status_of(ul.read_response(peer.socket)) == 0
-    assert peer.recorder.pauses == [1]
 
 
 def test_several_values_in_a_pdu_and_a_value_in_several_pdus(peer: Peer) -> None:
