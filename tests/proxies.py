@@ -46,8 +46,11 @@ class Proxy:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        self.hold_after(None)
         self._server.close()
+        for one in self._sockets:  # a socket that a thread waits on is not closed by `close` alone
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self.hold_after(None)
         for one in self._sockets:
             one.close()
 

@@ -64,7 +64,12 @@ class Progress:
         self._moved_at = time.monotonic()
 
     def is_over(self) -> bool:
-        """Whether nothing has moved for too long, or the node is to stop; asked now and then."""
+        """Whether nothing has moved for too long, or the node is to stop; asked now and then.
+
+        Nothing moves any more, either, where pynetdicom's thread has died of a connection's end.
+        """
+        if not self._association.dul.is_alive():
+            return True
         now = time.monotonic()
         if self._is_stopping():
             self._stop_at = self._stop_at or now + STOP_SECONDS
@@ -101,6 +106,8 @@ def regulate(association: Any, pace: Pace, progress: Callable[[], Progress | Non
         while association.is_established and (
             dul.to_provider_queue.qsize() > QUEUED_PDUS or time.monotonic() < until
         ):
+            if not dul.is_alive():
+                raise RuntimeError("the connection has ended")
             watched = progress()
             if watched is not None and time.monotonic() < until:
                 watched.moved()  # it is we who wait

@@ -124,8 +124,19 @@ def called(
     try:
         yield association
     finally:
-        if association.is_established:
-            association.release()
+        _part(association)
+
+
+def _part(association: Any) -> None:
+    """Release an association, if it still is one."""
+    if not association.is_established:
+        return
+    if association.dul.is_alive():
+        association.release()
+        return
+    association.kill()  # nobody would send the request, and nobody hear the reply
+    with contextlib.suppress(AttributeError):  # there may be no socket any more
+        association.dul.socket.close()
 
 
 class Gate:

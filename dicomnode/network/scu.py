@@ -78,7 +78,7 @@ class StorageAssociation:
     @property
     def is_alive(self) -> bool:
         """Whether it can still be used."""
-        return bool(self._association.is_established)
+        return bool(self._association.is_established) and self._association.dul.is_alive()
 
     @property
     def tls(self) -> str | None:

@@ -72,9 +72,10 @@ class Reception:
         self._writer = Writer(desk, self._tell, self._beat)
         self._selector = selectors.DefaultSelector()
         self._beat_at = time.monotonic() + BEAT_SECONDS
-        self._died_at = self._seen_to = 0.0
-        """When the last acceptor died, and up to which death it was looked for what they left, by
-        `time.monotonic`. The thread that listens sets the one, the thread that writes the other."""
+        self._died_at, self._seen_to = time.monotonic(), 0.0
+        """When the last acceptor died, which may be one of this role's last process, and up to
+        which death it was looked for what they left, by `time.monotonic`. The thread that listens
+        sets the one, the thread that writes the other."""
 
     def run_until_stopped(self) -> None:
         """Serve until the role is to stop."""

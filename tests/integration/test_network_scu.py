@@ -20,6 +20,7 @@ from small_ct import CT, encoded, instance
 from dicomnode import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.domain.outcomes import Done, Outcome, Refuse, Retry
 from dicomnode.instances import file_prefix
+from dicomnode.network.progress import Pace
 from dicomnode.network.scu import ConnectError, StorageAssociation, associate
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -41,6 +42,7 @@ def to(
     *contexts: tuple[str, str],
     called: str = "ARCHIVE",
     timeout: float = 5.0,
+    pace: Pace | None = None,
 ) -> Iterator[StorageAssociation]:
     with associate(
         calling_ae="DICOMNODE",
@@ -49,6 +51,7 @@ def to(
         port=port,
         contexts=contexts or ((CT, ExplicitVRLittleEndian),),
         timeout_seconds=timeout,
+        pace=pace,
     ) as association:
         yield association
 
@@ -219,6 +222,34 @@ def test_an_answer_that_does_not_come_in_time_is_a_retry(file: Path) -> None:
         slow.set()
     assert isinstance(outcome, Retry)
     assert (outcome.code, status) == ("NO_RESPONSE", None)
+
+
+@pytest.mark.parametrize("size", [32, 20_000_000])
+def test_an_association_whose_thread_has_died_is_a_retry(tmp_path: Path, size: int) -> None:
+    """Whether the object waits for its answer or for room: what sends and hears is no more."""
+    path = tmp_path / "one.dcm"
+    whole = encoded(instance(PixelData=bytes(size)))
+    path.write_bytes(file_prefix(CT, "1.2.3.4", ExplicitVRLittleEndian) + whole)
+    never = threading.Event()
+
+    def wait(_event: Any) -> int:
+        never.wait(20)
+        return 0x0000
+
+    with scp(wait) as port:
+        started = time.monotonic()
+        with to(port, timeout=15.0, pace=Pace(8.0)) as association:
+            dul = association._association.dul
+            death = threading.Timer(0.5, setattr, [dul, "_kill_thread", True])
+            death.start()
+            outcome, status = association.store(path, CT, ExplicitVRLittleEndian)
+            assert isinstance(outcome, Retry)
+            assert status is None
+            assert not association.is_alive
+            again, _ = association.store(path, CT, ExplicitVRLittleEndian)
+            assert isinstance(again, Retry)
+        assert time.monotonic() - started < 5
+        never.set()
 
 
 # No association
