@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 BLOCK = 1 << 18
 """Bytes that are written at once, at multiples of it, whatever a peer's fragments are: large pieces
 of a file cost the page cache less."""
-READ = 1 << 17
-"""Bytes that the header's reader gets at once, while more are on their way."""
 SPARE_BLOCKS = 8
 
 
@@ -290,8 +288,6 @@ class ArrivingInstance:
             self._block[self._filled : self._filled + step] = data[:step]
             self._filled += step
             data = data[step:]
-            if self._filled - self._read >= READ:
-                self._have_read()
             if self._filled == BLOCK:
                 self._write()
 
