@@ -152,10 +152,19 @@ class Desk:
         except (LedgerError, OSError):
             if last:
                 log.exception("STORAGE_FAILED")
+            for item in items:
+                if isinstance(item.message, Ask):
+                    self._forget_row(item)
             return False
         for item in items:
             self._count(item)
         return True
+
+    def _forget_row(self, item: Item) -> None:
+        """No row of an association that has none may be named by what it brings."""
+        item.seat.id = None
+        if isinstance(item.reply, Welcome):
+            item.reply = Welcome()
 
     def _fail(self, item: Item) -> None:
         if isinstance(item.message, Stored):

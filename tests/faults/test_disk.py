@@ -130,7 +130,8 @@ def test_a_full_disk_under_the_ledger_loses_nothing(
     assert 0xA700 in statuses
     assert store(here.port, wire(100)) == [0x0000]
     here.wait_for(lambda s: s["counts"]["instances"] == len(acknowledged) + 1)
-    assert names(here) == acknowledged | {"1.2.3.100"}
+    # A refused one may have its name already when its commit fails; the next start finds it.
+    assert names(here) >= acknowledged | {"1.2.3.100"}
 
 
 @pytest.mark.skipif("DICOMNODE_KILLS" not in os.environ, reason="runs with `make soak-kill`")

@@ -13,6 +13,7 @@ import pytest
 from small_ct import CT, encoded, instance
 from sqlalchemy import text
 
+from dicomnode.domain.associations import AssociationRequest
 from dicomnode.errors import LedgerError
 from dicomnode.instances import file_prefix, read_file, seals
 from dicomnode.instances.seals import Seal
@@ -176,6 +177,26 @@ def test_the_same_bytes_twice_at_once_are_kept_once(context: Context) -> None:
     assert kept(context) == ["1.2.3.1"]
     assert "DUPLICATE" in codes(context)
     assert in_tmp(context) == []
+
+
+def test_what_an_association_without_a_row_brings_is_stored(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger was away when it began, and is back."""
+    request = AssociationRequest(calling_ae="CT1", called_ae="DICOMNODE", address="127.0.0.1")
+
+    def full(_published: Any) -> None:
+        raise OSError("no room")
+
+    desk = Desk(context)
+    with monkeypatch.context() as patch:
+        patch.setattr(context.spool, "publish_all", full)
+        line = desk.line(request, "CT1")
+    line.stored(stored(sealed_file(context.spool)).store)
+    assert kept(context) == ["1.2.3.1"]
+    assert not desk.owes_rows
+    again = desk.line(request, "CT1")
+    assert again._seat.id is not None
 
 
 def test_an_instance_is_new_once(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
