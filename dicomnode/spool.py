@@ -13,6 +13,7 @@ there. No facts, no decisions, no DICOM beyond the names.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -170,19 +171,27 @@ class Spool:
             files: of each its name among what arrives, and its place in the spool.
         """
         root, arriving, folders = str(self.root), str(self.arriving), set()
+        sources = []
         for name, relative in files:
-            target = f"{root}/{relative}"  # as text: a Path takes longer than the renaming
+            # As text: a Path takes longer than the naming.
+            source, target = f"{arriving}/{name}", f"{root}/{relative}"
             folder = target.rpartition("/")[0]
             if folder not in folders:
                 self._make_folder(Path(folder))
                 folders.add(folder)
             try:
-                os.rename(f"{arriving}/{name}", target)  # noqa: PTH104
+                _link(source, target)
             except FileNotFoundError:
                 if not Path(target).exists():
                     raise
+            else:
+                sources.append(source)
         for folder in folders:
             _sync_folder(folder)
+        # Not before: if the folder of what arrives were synchronised first, no name would be kept.
+        for source in sources:
+            with contextlib.suppress(FileNotFoundError):  # the file system knows no second name
+                os.unlink(source)  # noqa: PTH108
 
     def write(self, relative: str, data: bytes) -> None:
         """Write a file for good."""
@@ -248,6 +257,20 @@ class Spool:
         self._make_folder(folder.parent)
         folder.mkdir(exist_ok=True, mode=0o700)
         _sync_folder(folder.parent)
+
+
+def _link(source: str, target: str) -> None:
+    """Give a file a second name; where the file system knows none, another one."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        if not Path(source).samefile(target):  # of one that was refused before it had its row
+            os.unlink(target)  # noqa: PTH108
+            os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        os.rename(source, target)  # noqa: PTH104
 
 
 def _sync_folder(folder: Path | str) -> None:

@@ -109,6 +109,7 @@ class Disk:
             **dict.fromkeys(("open", "openat", "creat"), self._open),
             **dict.fromkeys(("write", "pwrite64"), self._write),
             **dict.fromkeys(("rename", "renameat", "renameat2"), self._move),
+            **dict.fromkeys(("link", "linkat"), self._link),
             **dict.fromkeys(("unlink", "unlinkat", "rmdir"), self._remove),
             **dict.fromkeys(("mkdir", "mkdirat"), self._make),
             **dict.fromkeys(("sendto", "sendmsg"), lambda _call, _texts: None),
@@ -209,6 +210,10 @@ class Disk:
         path = Path(texts[0].decode())
         if self._is_here(path):
             self._names(path)[path.name] = Folder()
+
+    def _link(self, _call: Call, texts: list[bytes]) -> None:
+        old, new = (Path(text.decode()) for text in texts)
+        self._names(new)[new.name] = self._names(old)[old.name]
 
     def _move(self, _call: Call, texts: list[bytes]) -> None:
         old, new = (Path(text.decode()) for text in texts)

@@ -199,6 +199,31 @@ def test_what_an_association_without_a_row_brings_is_stored(
     assert again._seat.id is not None
 
 
+def test_the_first_name_stays_until_the_second_is_on_disk(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever synchronises the folder of what arrives in between takes no name away."""
+    path = sealed_file(context.spool)
+    message = stored(path)
+    synced = []
+
+    def cut(folder: Path | str) -> None:
+        synced.append((Path(folder).name, path.exists()))
+        if Path(folder).name == message.store.header.series_uid:
+            raise OSError("a power cut")
+
+    desk = Desk(context)
+    with monkeypatch.context() as patch:
+        patch.setattr("dicomnode.spool._sync_folder", cut)
+        desk.serve([Item(Seat(), message)])
+    assert synced
+    assert all(exists for _, exists in synced)
+    assert desk.owes_rows
+    check_spool(context, Desk(context))
+    assert kept(context) == ["1.2.3.1"]
+    assert in_tmp(context) == []
+
+
 def test_an_instance_is_new_once(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     newness = Newness(context.ledger)
     assert newness.claim("1.2.3.1")
